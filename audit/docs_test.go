@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package audit_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metsuke.dev/metsuke/audit"
+)
+
+const reference = "../docs/events.md"
+
+// TestReference holds the event reference's tables to the code's; -update writes them.
+func TestReference(t *testing.T) {
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for name, table := range map[string]string{
+		"common":   fieldTable(append(audit.CommonFields(), audit.ChainField())),
+		"kinds":    termTable("kind", audit.Kinds()),
+		"fields":   kindTables(),
+		"verdicts": termTable("verdict", audit.Verdicts()),
+		"evidence": termTable("evidence", audit.Evidences()),
+		"losses":   termTable("reason", audit.LossReasons()),
+		"causes":   termTable("cause", audit.ExitCauses()),
+	} {
+		text = replaceSection(t, text, name, table)
+	}
+	if *update {
+		if err := os.WriteFile(reference, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(strings.Split(string(data), "\n"), strings.Split(text, "\n")); diff != "" {
+		t.Errorf("docs/events.md is stale; run go test ./audit -update (-file +code):\n%s", diff)
+	}
+}
+
+func replaceSection(t *testing.T, text, name, table string) string {
+	t.Helper()
+	begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->\n"
+	before, rest, ok := strings.Cut(text, begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no section %q", reference, name)
+	}
+	return before + begin + table + end + after
+}
+
+func termTable(head string, terms []audit.Term) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| %s | meaning |\n|---|---|\n", head)
+	for _, term := range terms {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", term.Name, term.Doc)
+	}
+	return b.String()
+}
+
+func fieldTable(fields []audit.Field) string {
+	var b strings.Builder
+	b.WriteString("| field | type | meaning |\n|---|---|---|\n")
+	for _, f := range fields {
+		optional := ""
+		if f.Optional {
+			optional = ", optional"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s%s | %s |\n", f.Name, f.Type, optional, f.Doc)
+	}
+	return b.String()
+}
+
+func kindTables() string {
+	var b strings.Builder
+	for i, kind := range audit.Kinds() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "### Fields of kind `%s`\n", kind.Name)
+		b.WriteString(fieldTable(audit.Fields(audit.Kind(kind.Name))))
+		switch audit.Kind(kind.Name) {
+		case audit.KindSyscall:
+			b.WriteString("\nEach of `args`:\n\n" + fieldTable(audit.ArgFields()))
+		case audit.KindStart:
+			b.WriteString("\nEach of `limits`:\n\n" + fieldTable(audit.LimitFields()))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package query
+
+import (
+	"bytes"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/stream"
+)
+
+const (
+	pollInterval = 200 * time.Millisecond
+	scanEvery    = 5 // polls between two looks for new streams
+)
+
+// All as Options.Last means every record.
+const All = -1
+
+// Options say how much Read reads.
+type Options struct {
+	Last    int         // only the last so many records of what there is at first; All for all of them
+	Follow  bool        // go on with what is written from then on, until the context ends
+	Problem func(error) // told of what had to be passed over: a damaged line, a stream that cannot be read
+}
+
+// Entry is one record that was chosen.
+type Entry struct {
+	*record.Record
+	Line   []byte // as the stream has it, with its newline; valid until emit returns
+	Stream stream.Stream
+}
+
+// Read gives emit the records under root that the filter chooses. Records of one stream come in their
+// order; streams are merged by time. With Follow, streams that appear later are read as well, and Read
+// returns the context's error when that ends; order among streams then holds within one poll (0.2 s). An
+// error of emit ends it. A root that does not exist is an error that wraps fs.ErrNotExist.
+func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entry) error) error {
+	r := &reading{root: root, filter: f, options: o, sources: map[string]*source{}}
+	defer r.close()
+	if err := r.scan(o.Last); err != nil {
+		return err
+	}
+	first := emit
+	var kept []Entry
+	if o.Last >= 0 {
+		first = func(e Entry) error {
+			if o.Last == 0 {
+				return nil
+			}
+			if len(kept) == o.Last {
+				kept = append(kept[:0], kept[1:]...)
+			}
+			e.Line = bytes.Clone(e.Line)
+			kept = append(kept, e)
+			return nil
+		}
+	}
+	if err := r.drain(ctx, first); err != nil {
+		return err
+	}
+	for _, e := range kept {
+		if err := emit(e); err != nil {
+			return err
+		}
+	}
+	if !o.Follow {
+		return nil
+	}
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if n%scanEvery == 0 {
+			if err := r.scan(All); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+		}
+		if err := r.drain(ctx, emit); err != nil {
+			return err
+		}
+	}
+}
+
+// reading is the state of one Read.
+type reading struct {
+	root    string
+	filter  *Filter
+	options Options
+	sources map[string]*source // by path
+}
+
+func (r *reading) close() {
+	for _, s := range r.sources {
+		s.reader.Close()
+	}
+}
+
+func (r *reading) problem(err error) {
+	if r.options.Problem != nil {
+		r.options.Problem(err)
+	}
+}
+
+// scan opens the streams that are new and lets go of those that are gone.
+func (r *reading) scan(last int) error {
+	streams, err := stream.List(r.root)
+	if err != nil {
+		return err
+	}
+	there := make(map[string]bool, len(streams))
+	for _, s := range streams {
+		there[s.Path] = true
+		if r.sources[s.Path] != nil || !r.filter.matchStream(s) {
+			continue
+		}
+		from, err := r.startOf(s, last)
+		if err == nil && from < 0 {
+			continue
+		}
+		var reader *stream.Reader
+		if err == nil {
+			reader, err = stream.OpenReader(s.Path, from)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			r.problem(err)
+			continue
+		}
+		r.sources[s.Path] = &source{stream: s, reader: reader, reading: r}
+	}
+	for path, s := range r.sources {
+		if !there[path] {
+			s.reader.Close()
+			delete(r.sources, path)
+		}
+	}
+	return nil
+}
+
+// drain emits what the sources have now.
+func (r *reading) drain(ctx context.Context, emit func(Entry) error) error {
+	var heads byTime
+	for _, s := range r.sources {
+		if s.next() {
+			heads = append(heads, s)
+		}
+	}
+	heap.Init(&heads)
+	for n := 0; len(heads) > 0; n++ {
+		if n%256 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := emit(heads[0].head); err != nil {
+			return err
+		}
+		if heads[0].next() {
+			heap.Fix(&heads, 0)
+		} else {
+			heap.Pop(&heads)
+		}
+	}
+	return nil
+}
+
+// source is one stream that is being read.
+type source struct {
+	stream  stream.Stream
+	reader  *stream.Reader
+	reading *reading
+	head    Entry
+}
+
+// next reads on to the next record that the filter chooses; false at the stream's present end.
+func (s *source) next() bool {
+	for {
+		line, err := s.reader.Next()
+		var damage *stream.DamageError
+		switch {
+		case err == nil:
+		case isEnd(err):
+			return false
+		case errors.As(err, &damage):
+			s.reading.problem(err)
+			continue
+		default:
+			s.reading.problem(err)
+			return false
+		}
+		rec, err := record.Parse(line)
+		if err != nil {
+			s.reading.problem(fmt.Errorf("%s: %w", s.reader.Segment().Path, err))
+			continue
+		}
+		if s.reading.filter.Match(rec) {
+			s.head = Entry{Record: rec, Line: line, Stream: s.stream}
+			return true
+		}
+	}
+}
+
+// byTime is a heap of sources by the time of their heads; equal times go by path, so that the order is
+// the same each time.
+type byTime []*source
+
+func (h byTime) Len() int { return len(h) }
+func (h byTime) Less(i, j int) bool {
+	if c := h[i].head.Event.Time.Compare(h[j].head.Event.Time); c != 0 {
+		return c < 0
+	}
+	return h[i].stream.Path < h[j].stream.Path
+}
+func (h byTime) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h *byTime) Push(x any)   { *h = append(*h, x.(*source)) }
+func (h *byTime) Pop() any {
+	old := *h
+	last := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return last
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+)
+
+// The chain: a record's last field is
+//
+//	"chain":"<hex SHA-256 of: chain of the record before it, as 64 hex digits | the record up to the field's comma>"
+//
+// The first record of a stream follows 64 zeros. It goes on across segments and writers.
+const (
+	chainLen = 2 * sha256.Size
+	chainKey = `,"chain":"`
+	chainEnd = `"}` + "\n"
+	seqKey   = `","seq":`
+	lineHead = `{"v":1,"time":"`
+	timeLen  = len("2006-01-02T15:04:05.000000000Z")
+	maxSkips = 1000 // damaged lines that recovery passes over before it gives up
+)
+
+var chainZero = string(bytes.Repeat([]byte{'0'}, chainLen))
+
+// seal completes a record. line is the chain of the record before it, then the record as the encoder
+// wrote it; the result has the chain field and a newline as well.
+func seal(line []byte) []byte {
+	line = line[:len(line)-1] // the closing brace
+	sum := sha256.Sum256(line)
+	line = append(line, chainKey...)
+	line = hex.AppendEncode(line, sum[:])
+	return append(line, chainEnd...)
+}
+
+// splitChain splits a whole line into what the chain covers and the chain.
+func splitChain(line []byte) (body, chain []byte, ok bool) {
+	n := len(line) - len(chainKey) - chainLen - len(chainEnd)
+	if n < 0 || !bytes.HasPrefix(line[n:], []byte(chainKey)) || !bytes.HasSuffix(line, []byte(chainEnd)) {
+		return nil, nil, false
+	}
+	chain = line[n+len(chainKey):][:chainLen]
+	for _, b := range chain {
+		if (b < '0' || b > '9') && (b < 'a' || b > 'f') {
+			return nil, nil, false
+		}
+	}
+	return line[:n], chain, true
+}
+
+// whole tells whether a line has the frame of a complete record, and its number and chain. It looks at
+// the frame only: a record may be of a newer kind, but a torn one, or one with blocks that a power
+// failure lost, must not pass.
+func whole(line []byte) (seq uint64, chain []byte, ok bool) {
+	body, chain, ok := splitChain(line)
+	if !ok || len(body) < len(lineHead)+timeLen+len(seqKey) || !bytes.HasPrefix(body, []byte(lineHead)) {
+		return 0, nil, false
+	}
+	for _, b := range body {
+		if b < ' ' {
+			return 0, nil, false
+		}
+	}
+	rest, ok := bytes.CutPrefix(body[len(lineHead)+timeLen:], []byte(seqKey))
+	end := bytes.IndexByte(rest, ',')
+	if !ok || end < 1 {
+		return 0, nil, false
+	}
+	seq, err := strconv.ParseUint(string(rest[:end]), 10, 64)
+	return seq, chain, err == nil && seq > 0 && seq < 1<<63 // so that there is always a next one
+}
+
+// CheckChain reads the whole stream in dir and returns its number of records. The error says where the
+// first record stands that is out of number, or whose chain does not follow from what is before it. It
+// cannot tell whether records are missing at the end.
+func CheckChain(dir string) (records uint64, err error) {
+	r, err := OpenReader(dir, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	previous := []byte(chainZero)
+	for {
+		line, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return records, nil
+		}
+		if err != nil {
+			return records, err
+		}
+		seq, chain, ok := whole(line)
+		if !ok {
+			return records, fmt.Errorf("%s: after record %d: not a whole record", r.Segment().Path, records)
+		}
+		if seq != records+1 {
+			return records, fmt.Errorf("%s: record %d follows record %d", r.Segment().Path, seq, records)
+		}
+		body, _, _ := splitChain(line)
+		sum := sha256.Sum256(append(previous[:chainLen:chainLen], body...))
+		if hex.EncodeToString(sum[:]) != string(chain) {
+			return records, fmt.Errorf("%s: record %d: the chain is broken: it, or one before it, was changed",
+				r.Segment().Path, seq)
+		}
+		records, previous = seq, bytes.Clone(chain)
+	}
+}

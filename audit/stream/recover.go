@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+
+	"metsuke.dev/metsuke/audit"
+)
+
+// ErrDamaged is wrapped by OpenWriter's error for a stream whose end cannot be found. It needs a person:
+// move the directory away and keep it, it is evidence.
+var ErrDamaged = errors.New("the audit stream is damaged")
+
+// Recovered says what OpenWriter found of an earlier writer that did not close. If it is not zero, the
+// caller writes an event of kind loss.
+type Recovered struct {
+	Bytes  uint64 // cut from the end, because they were no whole record
+	Folded uint64 // denials that were folded (Fold) and are in no record; settle them with AppendFolded
+}
+
+// IsZero tells whether there is nothing to report.
+func (r Recovered) IsZero() bool { return r == Recovered{} }
+
+// tail is where a stream goes on.
+type tail struct {
+	segment *os.File // open for appending
+	number  int
+	size    int64
+	seq     uint64
+	chain   string
+	cut     uint64
+}
+
+// recoverTail opens the last segment, or makes the first one, and finds the last whole record. It reads
+// the stream's end only. What follows that record is cut.
+func recoverTail(dir *os.File) (*tail, error) {
+	segments, err := segmentsOf(dir)
+	if err != nil {
+		return nil, err
+	}
+	t := &tail{number: 1, chain: chainZero}
+	if len(segments) == 0 {
+		t.segment, err = openAt(dir, segmentName(1), segmentFlags|os.O_EXCL)
+		return t, err
+	}
+	for i := len(segments) - 1; i >= 0; i-- {
+		file, err := openAt(dir, segmentName(segments[i].Number), os.O_RDWR|os.O_APPEND)
+		if err != nil {
+			return nil, err
+		}
+		last := i == len(segments)-1
+		if last {
+			t.segment, t.number = file, segments[i].Number
+		}
+		found, err := t.scan(file, last)
+		if !last {
+			file.Close()
+		}
+		if err == nil && found {
+			return t, nil
+		}
+		if err == nil && !last && i == 0 {
+			err = fmt.Errorf("%s: %w: no whole record in it", file.Name(), ErrDamaged)
+		}
+		if err != nil {
+			t.segment.Close()
+			return nil, err
+		}
+	}
+	// One segment, and its first record was never completed.
+	if t.number != 1 {
+		t.segment.Close()
+		return nil, fmt.Errorf("%s: %w: no whole record, and no earlier segment", t.segment.Name(), ErrDamaged)
+	}
+	return t, nil
+}
+
+// scan finds the last whole record of a segment; if it is the stream's last segment, it cuts what follows.
+func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
+	info, err := file.Stat()
+	if err != nil {
+		return false, err
+	}
+	line, end, err := lastRecord(file, info.Size())
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", file.Name(), err)
+	}
+	if seq, chain, ok := whole(line); ok {
+		t.seq, t.chain, found = seq, string(chain), true
+	}
+	if !last {
+		return found, nil
+	}
+	if end < info.Size() {
+		if err := file.Truncate(end); err != nil {
+			return false, writeError("truncate", file.Name(), err)
+		}
+		t.cut = uint64(info.Size() - end)
+	}
+	t.size = end
+	return found, nil
+}
+
+// lastRecord returns the last whole record of a segment and the offset behind it; nil and 0 if there is none.
+func lastRecord(r io.ReaderAt, size int64) (line []byte, end int64, err error) {
+	end = size
+	for range maxSkips {
+		if end, err = lineStart(r, end); err != nil || end == 0 { // behind the last newline
+			return nil, 0, err
+		}
+		start, err := lineStart(r, end-1)
+		if err != nil {
+			return nil, 0, err
+		}
+		if end-start <= audit.MaxRecord {
+			line := make([]byte, end-start)
+			if _, err := r.ReadAt(line, start); err != nil {
+				return nil, 0, err
+			}
+			if _, _, ok := whole(line); ok {
+				return line, end, nil
+			}
+		}
+		end = start
+	}
+	return nil, 0, fmt.Errorf("%w: no whole record in the last %d lines", ErrDamaged, maxSkips)
+}
+
+// Last returns the last whole record of the stream in dir, with its newline, without locking or changing
+// anything. It is nil if there is none.
+func Last(dir string) ([]byte, error) {
+	segments, err := Segments(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range slices.Backward(segments) {
+		line, err := lastOf(s.Path)
+		if err != nil || line != nil {
+			return line, err
+		}
+	}
+	return nil, nil
+}
+
+func lastOf(path string) ([]byte, error) {
+	file, err := openSegment(path)
+	if errors.Is(err, fs.ErrNotExist) { // retention was faster
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	line, _, err := lastRecord(file, info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return line, nil
+}
+
+// lineStart returns the offset behind the last newline before end, or 0.
+func lineStart(r io.ReaderAt, end int64) (int64, error) {
+	buf := make([]byte, min(end, 4096))
+	for end > 0 {
+		n := min(end, int64(len(buf)))
+		if _, err := r.ReadAt(buf[:n], end-n); err != nil {
+			return 0, err
+		}
+		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
+			return end - n + int64(i) + 1, nil
+		}
+		end -= n
+	}
+	return 0, nil
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package stream keeps the audit stream of one container on disk: an append-only sequence of records in
+// segments, numbered without gaps and chained by hash.
+//
+//	<root>/<namespace>_<pod>_<uid>/<container>/00000001.ndjson   segments, mode 0600
+//	                                          /folded            counters of what is not a record yet
+//
+// One Writer at a time has a stream; it holds a lock on the container's directory. A restarted container,
+// a restarted shim and the clean-up after a killed one continue the same stream.
+//
+// # What survives what
+//
+// A record is in the segment (one write(2)) before Append returns, so the death of the process at any
+// moment loses nothing that was acknowledged; at most the record being written is torn, which the next
+// OpenWriter cuts and reports. Records are not synced to the disk one by one: that would cost the audited
+// call a disk's latency. A segment is synced when it is complete and when its Writer closes. A power
+// failure can therefore lose the newest records, as the kernel's write-back has it (30 s at most by default).
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	segmentSuffix = ".ndjson"
+	segmentDigits = 8
+	foldedName    = "folded"
+)
+
+// Stream is one container's stream, as List finds it. The names are those of its directories: encoded as
+// Dir encodes them.
+type Stream struct {
+	Path      string // directory of the segments
+	Pod       string // <namespace>_<pod>_<uid>
+	Container string
+}
+
+// Segment is one file of a stream.
+type Segment struct {
+	Number int // from 1
+	Path   string
+}
+
+// List returns the streams under root, ordered by path. A root that does not exist is an error that
+// wraps fs.ErrNotExist. Symbolic links are passed over.
+func List(root string) ([]Stream, error) {
+	pods, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("list audit streams: %w", err)
+	}
+	var streams []Stream
+	for _, pod := range pods {
+		if !pod.IsDir() {
+			continue
+		}
+		containers, err := os.ReadDir(filepath.Join(root, pod.Name()))
+		if errors.Is(err, fs.ErrNotExist) { // retention was faster
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list audit streams: %w", err)
+		}
+		for _, c := range containers {
+			if c.IsDir() {
+				path := filepath.Join(root, pod.Name(), c.Name())
+				streams = append(streams, Stream{Path: path, Pod: pod.Name(), Container: c.Name()})
+			}
+		}
+	}
+	return streams, nil
+}
+
+// Segments returns the segments of the stream in dir in their order. Other files are passed over.
+func Segments(dir string) ([]Segment, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list segments: %w", err)
+	}
+	defer f.Close()
+	return segmentsOf(f)
+}
+
+func segmentsOf(dir *os.File) ([]Segment, error) {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list segments: %w", err)
+	}
+	var segments []Segment
+	for _, name := range names {
+		if n, ok := segmentNumber(name); ok {
+			segments = append(segments, Segment{Number: n, Path: filepath.Join(dir.Name(), name)})
+		}
+	}
+	slices.SortFunc(segments, func(a, b Segment) int { return a.Number - b.Number })
+	return segments, nil
+}
+
+func segmentName(n int) string {
+	return fmt.Sprintf("%0*d%s", segmentDigits, n, segmentSuffix)
+}
+
+func segmentNumber(name string) (int, bool) {
+	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	if !ok || len(digits) != segmentDigits {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(digits, 10, 31)
+	return int(n), err == nil && n > 0
+}
+
+// openSegment opens a segment for reading. What is not a regular file (a link, a pipe that would block) is refused.
+func openSegment(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("open %s: not a regular file", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package timeline_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/timeline"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+var (
+	noon = time.Date(2026, 11, 21, 12, 0, 0, 7_000_000, time.UTC)
+	who  = audit.Identity{Namespace: "team-a", Pod: "coder", Container: "agent"}
+)
+
+func syscall(name string, verdict audit.Verdict, args ...audit.Arg) *audit.Syscall {
+	return &audit.Syscall{Syscall: name, Verdict: verdict, Args: args}
+}
+
+func register(v string) audit.Arg {
+	return audit.Arg{Name: "x", Value: v, Evidence: audit.EvidenceRegister}
+}
+func peeked(name, v string) audit.Arg {
+	return audit.Arg{Name: name, Value: v, Evidence: audit.EvidencePeeked}
+}
+
+func records() []*record.Record {
+	denied := syscall("ptrace", audit.VerdictDenied, register("PTRACE_ATTACH"), register("41"))
+	denied.Errno, denied.RuleID, denied.Origin = "EPERM", "no-ptrace", "baseline"
+	folded := *denied
+	folded.RuleID, folded.Count, folded.Until = "baseline/no-ptrace", 12345, noon.Add(time.Second)
+	killed := syscall("init_module", audit.VerdictKilled)
+	killed.Origin = "coder"
+	pod := syscall("mount", audit.VerdictDenied)
+	pod.Errno, pod.Origin = "ENOSYS", "pod"
+	cut := peeked("pathname", "/long")
+	cut.Truncated = true
+	events := []audit.Event{
+		{Kind: audit.KindStart, Receipt: &audit.Receipt{SeccompMode: 2, FilterDigest: "3f9c0c1e3f9c0c1e", NoNewPrivs: true,
+			Limits: []audit.ReceiptLimit{{Name: "pids", Asked: "256", Found: "256"}, {Name: "memory", Asked: "2Gi", BestEffort: true}}}},
+		{Kind: audit.KindStart, Receipt: &audit.Receipt{}},
+		{Kind: audit.KindSyscall, Syscall: syscall("execve", audit.VerdictAllowed, peeked("pathname", "/usr/bin/python3"), peeked("argv", "python3 agent.py"))},
+		{Kind: audit.KindSyscall, Syscall: syscall("openat", audit.VerdictAllowed, register("AT_FDCWD"), cut, register("O_WRONLY|O_CREAT"))},
+		{Kind: audit.KindSyscall, Syscall: syscall("connect", audit.VerdictAllowed, register("3"), peeked("addr", "10.0.0.1:80"))},
+		{Kind: audit.KindSyscall, Syscall: syscall("connect", audit.VerdictAllowed, register("3"), peeked("addr", "unix:/run/x"))},
+		{Kind: audit.KindSyscall, Syscall: denied},
+		{Kind: audit.KindSyscall, Syscall: &folded},
+		{Kind: audit.KindSyscall, Syscall: killed},
+		{Kind: audit.KindSyscall, Syscall: pod},
+		{Kind: audit.KindExec, Exec: strings.Repeat("0123456789abcdef", 4), ExecStart: &audit.ExecStart{Argv: []string{"sh", "-c", "ls \"/\"", ""}, Truncated: true}},
+		{Kind: audit.KindLimit, Limit: &audit.Limit{Operation: "update", Resource: "memory", Requested: "8Gi", Ceiling: "2Gi", Applied: "2Gi"}},
+		{Kind: audit.KindOOM, OOM: &audit.OOM{}},
+		{Kind: audit.KindOOM, OOM: &audit.OOM{Count: 2, MemoryLimit: 1 << 30}},
+		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: audit.LossTorn, Bytes: 99}},
+		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: audit.LossStream, Count: 3, OnLoss: "kill", Detail: "no space left on device"}},
+		{Kind: audit.KindExit, Exec: "probe", Exit: &audit.Exit{Status: 0}},
+		{Kind: audit.KindExit, Exit: &audit.Exit{Status: 137, Signal: "SIGKILL", Cause: audit.CauseOOM}},
+		{Kind: "newer"},
+		{Kind: audit.KindSyscall, Time: noon.Add(13 * time.Hour), Syscall: syscall("unlink\x1b[2J", audit.VerdictAllowed,
+			peeked("pathname", "/tmp/\x1b]0;owned\a\r\n12:00:00.000 x \u202egnp.exe \xff \"quoted\\"), peeked("argv", "'\x1b[31m'"))},
+	}
+	out := make([]*record.Record, len(events))
+	for i, e := range events {
+		if e.Time.IsZero() {
+			e.Time = noon.Add(time.Duration(i) * time.Millisecond)
+		}
+		out[i] = &record.Record{Seq: uint64(i + 1), Identity: who, Event: e}
+	}
+	return out
+}
+
+func TestTimelineGolden(t *testing.T) {
+	for name, p := range map[string]*timeline.Printer{"plain": {}, "color": {Color: true}} {
+		var got []byte
+		for _, r := range records() {
+			got = p.Append(got, r)
+		}
+		path := filepath.Join("testdata", name+".txt")
+		if *update {
+			if err := os.WriteFile(path, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// FuzzTimeline: whatever the workload put into a record, its line is one line of printable text.
+func FuzzTimeline(f *testing.F) {
+	for _, s := range []string{"plain", "\x1b[2J", "a\nb", "\xff", "\u202e", "\u009b", "\"\\", strings.Repeat("ü", 20)} {
+		f.Add(s, true)
+	}
+	f.Fuzz(func(t *testing.T, s string, flag bool) {
+		evidence := audit.EvidencePeeked
+		if flag {
+			evidence = audit.EvidenceRegister
+		}
+		id := audit.Identity{Namespace: s, Pod: s, Container: s}
+		p := timeline.Printer{}
+		for _, e := range []audit.Event{
+			{Kind: audit.KindSyscall, Exec: s, Syscall: &audit.Syscall{Syscall: s, Verdict: audit.Verdict(s), Errno: s, RuleID: s, Origin: s,
+				Args: []audit.Arg{{Value: s, Evidence: evidence}, {Name: "argv", Value: s, Evidence: evidence}}, Count: 2}},
+			{Kind: audit.KindStart, Receipt: &audit.Receipt{SeccompMode: 2, FilterDigest: s, Limits: []audit.ReceiptLimit{{Name: s, Asked: s}, {Name: s, Found: s}}}},
+			{Kind: audit.KindExec, ExecStart: &audit.ExecStart{Argv: []string{s, s}}},
+			{Kind: audit.KindLimit, Limit: &audit.Limit{Operation: s, Resource: s, Requested: s, Ceiling: s, Applied: s}},
+			{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: s, OnLoss: s, Detail: s}},
+			{Kind: audit.KindExit, Exit: &audit.Exit{Signal: s, Cause: s}},
+			{Kind: audit.Kind("x" + s)},
+		} {
+			line := string(p.Append(nil, &record.Record{Identity: id, Event: e}))
+			if i := strings.Index(line, "UTC ──\n"); i >= 0 {
+				line = line[i+len("UTC ──\n"):]
+			}
+			body, ok := strings.CutSuffix(line, "\n")
+			if !ok || !utf8.ValidString(body) {
+				t.Fatalf("not a line of text: %q", line)
+			}
+			for _, r := range body {
+				if !audit.Printable(r) {
+					t.Fatalf("%U in %q", r, body)
+				}
+			}
+		}
+	})
+}
