@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// What the process exits with.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+// A usageError is a mistake in how a command was called.
+type usageError struct {
+	err     error
+	command string
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// run executes one command line and returns the exit code.
+func run(args []string, in io.Reader, out, errs io.Writer) int {
+	root := newRootCommand()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errs)
+	err := root.Execute()
+	var usage *usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &usage):
+		fmt.Fprintf(errs, "metsuke: %v\nSee '%s --help'.\n", err, usage.command)
+		return exitUsage
+	case errors.Is(err, errReported):
+	default:
+		fmt.Fprintf(errs, "metsuke: %v\n", err)
+	}
+	return exitFailure
+}
+
+// errReported is returned by a command that has already printed what went wrong.
+var errReported = errors.New("reported")
+
+func newRootCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "metsuke",
+		Short: "Profiles and audit streams of containers under Metsuke",
+		Long: `metsuke checks and shows the profiles that containers run under, and reads the
+audit streams that they leave.
+
+It exits with 0, with 1 if something is wrong, and with 2 if it was called wrongly.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	group(cmd)
+	// Subcommands inherit it; arguments that are refused take the same way.
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
+	cmd.AddCommand(newProfileCommand(), newAuditCommand(), newVersionCommand(), newManCommand())
+	return cmd
+}
+
+// group makes cmd a command that only has subcommands: without one it shows its help, and another word is a
+// mistake in usage.
+func group(cmd *cobra.Command) {
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		err := fmt.Errorf("unknown command %q for %q", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+		}
+		return cmd.FlagErrorFunc()(cmd, err)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+}
+
+// usage makes what check refuses a mistake in usage.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return cmd.FlagErrorFunc()(cmd, err)
+		}
+		return nil
+	}
+}

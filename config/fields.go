@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/internal/diagnostic"
+)
+
+// fields are all fields of the file but the delegate's options, in the order of the documentation.
+var fields = []field{
+	{"version", func(*Config, any) string { return "" }}, // read before
+	{"default_profile", func(c *Config, v any) string { return profileName(&c.DefaultProfile, v) }},
+	{"floor", func(c *Config, v any) string {
+		if v == "" {
+			c.Floor = ""
+			return ""
+		}
+		return profileName(&c.Floor, v)
+	}},
+	{"delegate.runtime_type", func(c *Config, v any) string { return text(&c.Delegate.RuntimeType, v) }}, // checked in delegateFields
+	{"delegate.binary", func(c *Config, v any) string {
+		s, ok := v.(string)
+		if !ok || s == "" || strings.ContainsRune(s, '/') && !isPath(s) {
+			return "an absolute path, or a name without a slash"
+		}
+		c.Delegate.Binary = s
+		return ""
+	}},
+	{"supervisor.placement", func(c *Config, v any) string {
+		s, _ := v.(string)
+		words := []string{string(PlacementHost), string(PlacementGuest)}
+		if !slices.Contains(words, s) {
+			return strings.TrimPrefix(diagnostic.Expected(s, words), "expected ")
+		}
+		c.Supervisor.Placement = Placement(s)
+		return ""
+	}},
+	{"supervisor.helper", func(c *Config, v any) string { return optionalPath(&c.Supervisor.Helper, v) }},
+	{"deadlines.armed", func(c *Config, v any) string {
+		return duration(&c.Deadlines.Armed, v, 100*time.Millisecond, 5*time.Minute)
+	}},
+	{"deadlines.start", func(c *Config, v any) string {
+		return duration(&c.Deadlines.Start, v, time.Second, 5*time.Minute)
+	}},
+	{"deadlines.delete", func(c *Config, v any) string {
+		return duration(&c.Deadlines.Delete, v, 500*time.Millisecond, time.Minute)
+	}},
+	{"directories.profiles", func(c *Config, v any) string {
+		c.Directories.ProfilesNamed = true
+		return directory(&c.Directories.Profiles, v)
+	}},
+	{"directories.audit", func(c *Config, v any) string { return directory(&c.Directories.Audit, v) }},
+	{"directories.state", func(c *Config, v any) string { return directory(&c.Directories.State, v) }},
+	{"audit.segment_size", func(c *Config, v any) string {
+		const least, most = 64 << 10, 16 << 30
+		s, _ := v.(string)
+		n, err := cgroups.ParseBytes(s)
+		if err != nil || n < least || n > most {
+			return fmt.Sprintf("a quantity of bytes from %s to %s, such as \"64Mi\"", cgroups.FormatBytes(least), cgroups.FormatBytes(most))
+		}
+		c.Audit.SegmentSize = n
+		return ""
+	}},
+	{"audit.stall_timeout", func(c *Config, v any) string {
+		return duration(&c.Audit.StallTimeout, v, 100*time.Millisecond, 10*time.Minute)
+	}},
+}
+
+// kataType is the family of Kata's shims: io.containerd.kata.v2, io.containerd.kata-qemu.v2 ...
+var kataType = regexp.MustCompile(`^io\.containerd\.kata(-[a-z0-9]+)*\.v2$`)
+
+const runcType = "io.containerd.runc.v2"
+
+// delegateFields reads the delegate's runtime type, puts the defaults of its family in place, and returns the fields of
+// that family's options.
+func (r *reader) delegateFields(doc map[string]any) []field {
+	d, _ := doc["delegate"].(map[string]any)
+	v, stated := d["runtime_type"]
+	if !stated {
+		v = runcType
+	}
+	name, _ := v.(string)
+	c := r.config
+	switch {
+	case name == runcType:
+		return runcFields
+	case kataType.MatchString(name):
+		// containerd's rule: io.containerd.NAME.VERSION is containerd-shim-NAME-VERSION.
+		part := strings.Split(name, ".")
+		c.Delegate.Binary = "containerd-shim-" + part[2] + "-" + part[3]
+		c.Delegate.Runc, c.Delegate.Kata = nil, &KataOptions{}
+		c.Supervisor.Placement = PlacementGuest
+		return kataFields
+	}
+	r.errorf("delegate.runtime_type", show(v)+" is not a runtime type that can be a delegate",
+		diagnostic.Expected(name, []string{runcType, "io.containerd.kata.v2", "io.containerd.kata-<hypervisor>.v2"}))
+	// Which options are allowed is not known now: take those of both, so that only the type is complained about.
+	c.Delegate.Kata = &KataOptions{}
+	return slices.Concat(runcFields, kataFields)
+}
+
+var runcFields = []field{
+	{"delegate.options.BinaryName", func(c *Config, v any) string {
+		s, ok := v.(string)
+		if !ok || strings.ContainsRune(s, '/') && !isPath(s) {
+			return "an absolute path, or a name without a slash"
+		}
+		c.Delegate.Runc.BinaryName = s
+		return ""
+	}},
+	{"delegate.options.Root", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.Root, v) }},
+	{"delegate.options.SystemdCgroup", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.SystemdCgroup, v) }},
+	{"delegate.options.ShimCgroup", func(c *Config, v any) string { return text(&c.Delegate.Runc.ShimCgroup, v) }},
+	{"delegate.options.NoPivotRoot", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.NoPivotRoot, v) }},
+	{"delegate.options.NoNewKeyring", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.NoNewKeyring, v) }},
+	{"delegate.options.IoUid", func(c *Config, v any) string { return id(&c.Delegate.Runc.IoUid, v) }},
+	{"delegate.options.IoGid", func(c *Config, v any) string { return id(&c.Delegate.Runc.IoGid, v) }},
+	{"delegate.options.CriuImagePath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuImagePath, v) }},
+	{"delegate.options.CriuWorkPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuWorkPath, v) }},
+}
+
+var kataFields = []field{
+	{"delegate.options.ConfigPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Kata.ConfigPath, v) }},
+}
+
+// check looks at what no single field shows.
+func (r *reader) check() {
+	c := r.config
+	if c.DefaultProfile == "passthrough" {
+		r.errorf("default_profile", `"passthrough" changes nothing, and only a binding may give it`,
+			`expected another profile; bind passthrough to the namespaces "*" to give it to every pod`)
+	}
+	if c.Floor == "passthrough" {
+		r.errorf("floor", `"passthrough" holds nothing up`, "expected another profile, or no floor")
+	}
+	if c.Delegate.Runc == nil && c.Supervisor.Placement == PlacementHost {
+		r.errorf("supervisor.placement", `"host" cannot serve the delegate `+c.Delegate.RuntimeType+", whose containers have a kernel of their own",
+			`expected "guest"`)
+	}
+	dirs := map[string]string{}
+	for _, d := range []struct{ field, dir string }{
+		{"directories.profiles", c.Directories.Profiles}, {"directories.audit", c.Directories.Audit}, {"directories.state", c.Directories.State},
+	} {
+		if other, ok := dirs[d.dir]; ok {
+			r.errorf(d.field, show(d.dir)+" is also "+other, "expected a directory of its own")
+		}
+		dirs[d.dir] = d.field
+	}
+}
+
+func text(to *string, v any) string {
+	s, ok := v.(string)
+	if !ok {
+		return "a string"
+	}
+	*to = s
+	return ""
+}
+
+func boolean(to *bool, v any) string {
+	b, ok := v.(bool)
+	if !ok {
+		return "true or false"
+	}
+	*to = b
+	return ""
+}
+
+func id(to *uint32, v any) string {
+	n, ok := v.(int64)
+	if !ok || n < 0 || n > math.MaxUint32 {
+		return "a number from 0 to 4294967295"
+	}
+	*to = uint32(n)
+	return ""
+}
+
+func isPath(s string) bool {
+	return path.IsAbs(s) && path.Clean(s) == s && !strings.ContainsRune(s, 0) && len(s) < 4096
+}
+
+func optionalPath(to *string, v any) string {
+	s, ok := v.(string)
+	if !ok || s != "" && !isPath(s) {
+		return "an absolute path without . or .., or an empty string"
+	}
+	*to = s
+	return ""
+}
+
+func directory(to *string, v any) string {
+	s, _ := v.(string)
+	if !isPath(s) || s == "/" {
+		return "an absolute path of a directory, without . or .. or a slash at its end"
+	}
+	*to = s
+	return ""
+}
+
+func duration(to *time.Duration, v any, least, most time.Duration) string {
+	s, _ := v.(string)
+	d, err := time.ParseDuration(s)
+	if err != nil || d < least || d > most {
+		return fmt.Sprintf("a duration from %s to %s, such as \"10s\"", least, most)
+	}
+	*to = d
+	return ""
+}
+
+// The form of metadata.name in package profile.
+var nameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+
+func profileName(to *string, v any) string {
+	s, _ := v.(string)
+	if !nameForm.MatchString(s) {
+		return "the name of a profile: lower-case letters, digits, - and ., at most 63"
+	}
+	*to = s
+	return ""
+}
+
+func show(v any) string {
+	switch v := v.(type) {
+	case string:
+		return diagnostic.Quote(v)
+	case map[string]any:
+		return "a table"
+	case []any:
+		return "an array"
+	}
+	s := fmt.Sprint(v)
+	if len(s) > 40 {
+		s = s[:40] + "…"
+	}
+	return s
+}
+
+func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }

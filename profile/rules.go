@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package profile
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/seccomp"
+)
+
+// ruleForm is that of a rule's id, which stands in the events.
+var ruleForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+
+// The ids that seccomp gives to what no rule decides.
+var reservedIDs = map[string]bool{
+	seccomp.RuleDefault: true, seccomp.RuleForeignABI: true, seccomp.RuleBadArch: true, seccomp.RuleNewer: true,
+}
+
+func (r *reader) seccomp(p *agentProfile, n *yaml.Node, field string) {
+	p.note(n, field)
+	l := &seccomp.Layer{Name: p.name}
+	p.layer, p.reasons, p.ruleAt = l, map[ruleKey]string{}, map[ruleKey]string{}
+	var errnoAt *yaml.Node
+	rules := func(action seccomp.Action, to *[]seccomp.Rule) func(n *yaml.Node, field string) {
+		return func(n *yaml.Node, field string) {
+			ids := map[string]int{}
+			r.list(n, field, maxRules, func(n *yaml.Node, field string) {
+				rule, reason := r.rule(n, field, action)
+				if rule.ID == "" {
+					rule.ID = action.String() + "-" + strconv.Itoa(len(*to)+1)
+				}
+				if first, twice := ids[rule.ID]; twice {
+					r.fail(n, field+".id", diagnostic.Quote(rule.ID)+" is the id of two rules", fmt.Sprintf("the first is on line %d", first))
+				}
+				ids[rule.ID] = n.Line
+				p.note(n, field)
+				k := ruleKey{action, rule.ID}
+				p.ruleAt[k] = field
+				if reason != "" {
+					p.reasons[k] = reason
+				}
+				*to = append(*to, rule)
+			})
+		}
+	}
+	r.mapping(n, field, []key{
+		{"default", false, func(n *yaml.Node, f string) {
+			if r.word(n, f, "allow", "deny") == "deny" {
+				l.Default = seccomp.ActionDeny
+			}
+		}},
+		{"defaultErrno", false, func(n *yaml.Node, f string) { errnoAt, l.DefaultErrno = n, r.errno(n, f) }},
+		{"deny", false, rules(seccomp.ActionDeny, &l.Deny)},
+		{"kill", false, rules(seccomp.ActionKill, &l.Kill)},
+		{"allow", false, rules(seccomp.ActionAllow, &l.Allow)},
+		{"architectures", false, func(n *yaml.Node, f string) { l.Architectures = r.architectures(n, f) }},
+	})
+	if errnoAt != nil && l.Default != seccomp.ActionDeny {
+		r.fail(errnoAt, field+".defaultErrno", "has no use, since nothing is denied by default", "expected default: deny beside it")
+	}
+}
+
+func (r *reader) architectures(n *yaml.Node, field string) (out []seccomp.Arch) {
+	for _, s := range r.strings(n, field, func(s string) (string, string) {
+		if _, err := seccomp.ParseArch(s); err != nil {
+			var known []string
+			for _, a := range seccomp.KnownArches() {
+				known = append(known, a.Name)
+			}
+			return diagnostic.Quote(s) + " is not an architecture", diagnostic.Expected(s, known)
+		}
+		return "", ""
+	}) {
+		a, _ := seccomp.ParseArch(s)
+		out = append(out, a)
+	}
+	return out
+}
+
+func (r *reader) rule(n *yaml.Node, field string, action seccomp.Action) (rule seccomp.Rule, reason string) {
+	before := len(r.errs)
+	keys := []key{
+		{"syscalls", true, func(n *yaml.Node, f string) {
+			rule.Syscalls = r.syscalls(n, f)
+			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+				r.fail(n, f, "names no system call", "expected names of system calls")
+			}
+		}},
+		{"args", false, func(n *yaml.Node, f string) {
+			r.list(n, f, 16, func(n *yaml.Node, f string) { rule.Args = append(rule.Args, r.cond(n, f)) })
+		}},
+		{"id", false, func(n *yaml.Node, f string) {
+			s, ok := r.text(n, f)
+			switch {
+			case !ok:
+			case !ruleForm.MatchString(s):
+				r.fail(n, f, diagnostic.Quote(s)+" is not an id", nameHint)
+			case reservedIDs[s]:
+				r.fail(n, f, diagnostic.Quote(s)+" stands in events for what no rule decided", "expected another id")
+			}
+			rule.ID = s
+		}},
+		{"reason", false, func(n *yaml.Node, f string) { reason, _ = r.text(n, f) }},
+	}
+	if action == seccomp.ActionDeny {
+		keys = append(keys, key{"errno", false, func(n *yaml.Node, f string) { rule.Errno = r.errno(n, f) }})
+	}
+	r.mapping(n, field, keys)
+	if len(r.errs) == before {
+		if err := rule.Validate(); err != nil {
+			r.fail(n, field, "can never match: "+printable(err.Error()), "")
+		}
+	}
+	return rule, reason
+}
+
+func (r *reader) syscalls(n *yaml.Node, field string) []string {
+	return r.strings(n, field, func(s string) (msg, hint string) {
+		if seccomp.KnownSyscall(s) {
+			return "", ""
+		}
+		hint = "expected the name of a Linux system call, as in its man page"
+		if near := seccomp.SuggestSyscall(s); near != "" {
+			hint += "; did you mean " + near + "?"
+		}
+		return diagnostic.Quote(s) + " is not a system call on any architecture", hint
+	})
+}
+
+func (r *reader) cond(n *yaml.Node, field string) (c seccomp.Cond) {
+	before := len(r.errs)
+	r.mapping(n, field, []key{
+		{"index", true, func(n *yaml.Node, f string) {
+			i, err := strconv.ParseUint(n.Value, 10, 8)
+			if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || i > 5 {
+				r.wrong(n, f, "the number of an argument, 0 to 5")
+			}
+			c.Index = uint8(i)
+		}},
+		{"op", true, func(n *yaml.Node, f string) {
+			var words []string
+			for _, o := range seccomp.KnownOps() {
+				words = append(words, string(o.Op))
+			}
+			c.Op = seccomp.Op(r.word(n, f, words...))
+		}},
+		{"value", true, func(n *yaml.Node, f string) { c.Value = r.value(n, f) }},
+		{"mask", false, func(n *yaml.Node, f string) { c.Mask = r.value(n, f) }},
+	})
+	if len(r.errs) == before {
+		if err := c.Validate(); err != nil {
+			r.fail(n, field, printable(err.Error()), "")
+		} else if always(c) {
+			r.fail(n, field, "holds for every value", "remove it, or say what it should tell apart")
+		}
+	}
+	return c
+}
+
+func always(c seccomp.Cond) bool {
+	return c.Op == seccomp.OpGreaterEqual && c.Value == 0 || c.Op == seccomp.OpLessEqual && c.Value == ^uint64(0)
+}
+
+const valueHint = "a number (7, -1, 0x7), or names of constants joined by |"
+
+// value reads a number or constants such as CLONE_NEWNS|CLONE_NEWPID.
+func (r *reader) value(n *yaml.Node, field string) uint64 {
+	s, ok := r.number(n, field, valueHint)
+	if !ok {
+		return 0
+	}
+	if strings.IndexAny(s, "0123456789-+") == 0 {
+		v, err := parseNumber(s)
+		if err != nil {
+			r.fail(n, field, show(n)+" "+err.Error(), "expected "+valueHint)
+		}
+		return v
+	}
+	var v uint64
+	for name := range strings.SplitSeq(s, "|") {
+		name = strings.TrimSpace(name)
+		i := constantIndex(name)
+		if i < 0 {
+			known := make([]string, len(constants))
+			for i := range constants {
+				known[i] = constants[i].Name
+			}
+			hint := "expected " + valueHint
+			if near := diagnostic.Nearest(name, known); near != "" {
+				hint += "; did you mean " + near + "?"
+			}
+			r.fail(n, field, diagnostic.Quote(name)+" is not a known constant", hint)
+			return 0
+		}
+		v |= constants[i].Value
+	}
+	return v
+}
+
+// parseNumber reads a 64-bit number; a negative one is what a register holds for it.
+func parseNumber(s string) (uint64, error) {
+	if hex, ok := strings.CutPrefix(s, "0x"); ok {
+		if v, err := strconv.ParseUint(hex, 16, 64); err == nil {
+			return v, nil
+		}
+		return 0, fmt.Errorf("is not a hexadecimal number of 64 bits")
+	}
+	if len(s) > 1 && s[0] == '0' {
+		return 0, fmt.Errorf("begins with 0, which is decimal for some and octal for others")
+	}
+	if v, err := strconv.ParseUint(s, 10, 64); err == nil {
+		return v, nil
+	}
+	if v, err := strconv.ParseInt(s, 10, 64); err == nil && s[0] == '-' {
+		return uint64(v), nil
+	}
+	return 0, fmt.Errorf("is not a number of 64 bits")
+}
+
+// maxErrno is MAX_ERRNO of <linux/err.h>, as far as the names of <asm-generic/errno.h> go.
+const maxErrno = 133
+
+func (r *reader) errno(n *yaml.Node, field string) uint16 {
+	s, ok := r.number(n, field, "the name or number of an error")
+	if !ok {
+		return 0
+	}
+	if i, err := strconv.ParseUint(s, 10, 16); err == nil && i >= 1 && i <= maxErrno {
+		return uint16(i)
+	}
+	if i := errnoByName(s); i != 0 {
+		return i
+	}
+	var known []string
+	for _, e := range errnos() {
+		known = append(known, e.Name)
+	}
+	hint := fmt.Sprintf("expected a name such as EPERM, or a number from 1 to %d", maxErrno)
+	if near := diagnostic.Nearest(s, known); near != "" {
+		hint += "; did you mean " + near + "?"
+	}
+	r.fail(n, field, show(n)+" is not an error", hint)
+	return 0
+}
+
+func errnoByName(s string) uint16 {
+	switch s { // the second names of <errno.h>
+	case "EWOULDBLOCK":
+		s = "EAGAIN"
+	case "EDEADLOCK":
+		s = "EDEADLK"
+	case "ENOTSUP":
+		s = "EOPNOTSUPP"
+	}
+	for i := uint16(1); i <= maxErrno; i++ {
+		if ErrnoName(i) == s {
+			return i
+		}
+	}
+	return 0
+}
+
+// ErrnoName returns the name of an error number, "EPERM" for 0 and 1 (0 in a rule means EPERM), or the number.
+func ErrnoName(n uint16) string {
+	if n == 0 {
+		n = 1
+	}
+	switch name := unix.ErrnoName(unix.Errno(n)); name {
+	case "":
+	case "ENOTSUP":
+		return "EOPNOTSUPP" // the kernel's own name of 95
+	default:
+		return name
+	}
+	return strconv.Itoa(int(n))
+}
