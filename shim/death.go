@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/shim/bootstrap"
+)
+
+// owner is what a container's record keeps for the delete action of a later process, which may be of another version:
+// fields are added and never change their meaning.
+type owner struct {
+	Stream   string         `json:"stream"` // directory of the container's stream, on the host
+	Identity audit.Identity `json:"identity"`
+}
+
+// recordDeath writes the loss of a container whose shim died into its stream: nobody watched it since, and what was
+// folded and not written yet has no record. The calls that it made meanwhile and that would have been notified got
+// ENOSYS.
+func recordDeath(_ context.Context, d *bootstrap.Deletion) error {
+	if !d.Lost || d.Record == nil || len(d.Record.Owner) == 0 {
+		return nil
+	}
+	var o owner
+	if err := json.Unmarshal(d.Record.Owner, &o); err != nil {
+		return fmt.Errorf("loss of container %s is not recorded: %w", d.ID, err)
+	}
+	if o.Stream == "" {
+		return nil
+	}
+	w, err := stream.OpenWriter(o.Stream, o.Identity, stream.Options{})
+	if err != nil {
+		return fmt.Errorf("loss of container %s is not recorded: %w", d.ID, err)
+	}
+	return errors.Join(reportLoss(w, audit.LossShim, "the shim ended while the container ran"), w.Close())
+}
+
+// reportLoss writes what an earlier writer of the stream did not: the loss itself, with the denials that were folded
+// and are in no record, and the record that was torn.
+func reportLoss(w *stream.Writer, reason, detail string) error {
+	found := w.Recovered()
+	loss := &audit.Loss{Reason: reason, Count: found.Folded, Bytes: found.Bytes, Detail: detail}
+	if err := w.AppendFolded(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: loss}, found.Folded); err != nil {
+		return fmt.Errorf("loss is not recorded: %w", err)
+	}
+	return nil
+}

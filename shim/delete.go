@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+
+	"metsuke.dev/metsuke/shim/proxy"
+)
+
+// delete passes on, and then forgets what was deleted. The exit record is written before a container's stream is
+// closed.
+func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next) ([]byte, error) {
+	var req taskapi.DeleteRequest
+	if err := decode(call.Payload, &req); err != nil {
+		return nil, err
+	}
+	resp, err := next(ctx, call.Payload)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	c := s.containers[req.ID]
+	if req.ExecID == "" {
+		delete(s.containers, req.ID)
+	}
+	s.mu.Unlock()
+	switch {
+	case c == nil:
+	case req.ExecID != "":
+		c.forget(req.ExecID)
+	default:
+		var deleted taskapi.DeleteResponse
+		if err := decode(resp, &deleted); err == nil {
+			c.exit(c.exitEvent("", deleted.ExitStatus, deleted.ExitedAt.AsTime()))
+			<-c.exited
+		}
+		c.close()
+	}
+	return resp, nil
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/guest/plan"
+	"metsuke.dev/metsuke/guest/rendezvous"
+	"metsuke.dev/metsuke/guest/supervisor"
+	"metsuke.dev/metsuke/profile"
+	"metsuke.dev/metsuke/seccomp"
+	"metsuke.dev/metsuke/shim/bundle"
+)
+
+// prepare makes everything that a container needs before the delegate sees it: program, stream, supervisor,
+// rendezvous, and the rewritten bundle. On error the container, if there is one, is the caller's to close.
+func (s *Service) prepare(b *bundle.Bundle, req *taskapi.CreateTaskRequest, who bundle.Identity, p *profile.Resolved) (*container, error) {
+	c := &container{
+		id: req.ID, image: who.Image, profile: p, exited: make(chan struct{}), starts: map[string]*launch{},
+		dir: filepath.Join(s.Pod.Dir, "containers", req.ID),
+	}
+	fail := func(err error) (*container, error) { return c, fmt.Errorf("create container %s: %w", req.ID, err) }
+	var err error
+	if c.limits, err = s.resolveLimits(p); err != nil {
+		return fail(fmt.Errorf("%w: %w", errdefs.ErrFailedPrecondition, err))
+	}
+	var own *specs.LinuxSeccomp
+	if err := b.Apply(bundle.TakeSeccomp(&own)); err != nil {
+		return fail(fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err))
+	}
+	if c.program, err = seccomp.Compile(p.Policy(seccomp.NativeArch(), own)); err != nil {
+		return fail(fmt.Errorf("%w: profile %s: %w", errdefs.ErrInvalidArgument, p.Name, err))
+	}
+	for _, in := range c.program.Filter() {
+		c.filter = plan.AppendInsn(c.filter, in.Code, in.JT, in.JF, in.K)
+	}
+	identity := audit.Identity{
+		Node: s.node, Namespace: who.Namespace, Pod: who.Pod, PodUID: who.PodUID, Container: who.Container,
+		ContainerID: req.ID, Profile: p.Name, ProfileDigest: p.Digest,
+	}
+	if err := s.openStream(c, req.Bundle, identity); err != nil {
+		return fail(err)
+	}
+	if err := s.openRendezvous(c); err != nil {
+		return fail(err)
+	}
+	if err := s.rewrite(b, c); err != nil {
+		return fail(err)
+	}
+	return c, nil
+}
+
+// openStream opens the container's stream, leaves its place in the bundle for the delete action, and starts the
+// supervisor.
+func (s *Service) openStream(c *container, bundleDir string, identity audit.Identity) error {
+	dir := stream.Dir(s.Config.Directories.Audit, identity)
+	w, err := stream.OpenWriter(dir, identity, stream.Options{SegmentBytes: s.Config.Audit.SegmentSize})
+	if err != nil {
+		return err
+	}
+	c.stream = w
+	if !w.Recovered().IsZero() {
+		if err := reportLoss(w, audit.LossShim, "an earlier shim did not close this stream"); err != nil {
+			return err
+		}
+	}
+	if err := s.Pod.Record(bundleDir, c.id, owner{Stream: dir, Identity: identity}); err != nil {
+		return err
+	}
+	stall := c.profile.StallTimeout
+	if stall == 0 {
+		stall = s.Config.Audit.StallTimeout
+	}
+	c.watch, err = supervisor.New(supervisor.Options{
+		Program: c.program, Sink: w, StallTimeout: stall, Continue: c.profile.OnLoss == profile.OnLossContinue,
+		OnLoss: func(l audit.Loss) { s.lost(c, l) },
+	})
+	return err
+}
+
+// openRendezvous makes the socket that the container's launchers connect to.
+func (s *Service) openRendezvous(c *container) error {
+	// Others may search the directories: in a user namespace the delegate mounts the socket as one of them.
+	if err := os.MkdirAll(c.dir, 0o711); err != nil {
+		return fmt.Errorf("rendezvous: %w", err)
+	}
+	var err error
+	c.meeting, err = rendezvous.Listen(c.socketPath())
+	return err
+}
+
+// rewrite edits the bundle and registers the launch of its init process.
+func (s *Service) rewrite(b *bundle.Bundle, c *container) error {
+	process, err := b.Spec().Process()
+	if err != nil {
+		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	token := rendezvous.NewToken()
+	l := &launch{}
+	if l.argv, err = process.Args(); err != nil {
+		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	edits, collect, err := s.processEdits(c, process, token, nil)
+	if err != nil {
+		return err
+	}
+	err = b.Apply(
+		bundle.ClampLimits(c.limits, s.host.Version, &c.clamped),
+		bundle.MountHelper(s.helper),
+		bundle.MountSocket(c.socketPath()),
+		bundle.OnProcess(edits...),
+	)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	p, was := collect()
+	c.capabilities = was
+	if c.current, err = b.Spec().Resources(); err != nil {
+		return err
+	}
+	if err := c.expect(token, s.helperID, l, p); err != nil {
+		return err
+	}
+	return b.Commit()
+}
+
+// processEdits returns the edits of a process, and what collects the plan once they are made. was are the container's
+// original capabilities, for an exec.
+func (s *Service) processEdits(c *container, process *bundle.Process, token string, was *specs.LinuxCapabilities) (
+	[]bundle.ProcessEdit, func() (*plan.Plan, *specs.LinuxCapabilities), error,
+) {
+	own, err := process.NoNewPrivileges()
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
+	}
+	var env []bundle.EnvVar
+	var caps bundle.Capabilities
+	edits := []bundle.ProcessEdit{bundle.PrefixArgs(token), bundle.MoveGoEnv(&env)}
+	set := c.profile.NoNewPrivileges == profile.NNPTrue
+	widened := !set && !own
+	if set {
+		edits = append(edits, bundle.NoNewPrivileges())
+	}
+	if widened {
+		edits = append(edits, bundle.WidenCapabilities(was, &caps))
+	}
+	collect := func() (*plan.Plan, *specs.LinuxCapabilities) {
+		p := &plan.Plan{}
+		for _, v := range env {
+			p.Env = append(p.Env, plan.EnvVar{Index: v.Index, Var: v.Entry})
+		}
+		if !widened {
+			return p, nil
+		}
+		p.Caps = &plan.Caps{Bounding: caps.Bounding, Inheritable: caps.Inheritable, Ambient: caps.Ambient}
+		return p, &caps.Spec
+	}
+	return edits, collect, nil
+}

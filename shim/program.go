@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+
+	"metsuke.dev/metsuke/config"
+	"metsuke.dev/metsuke/shim/bootstrap"
+	"metsuke.dev/metsuke/shim/delegate"
+	"metsuke.dev/metsuke/version"
+)
+
+// Program returns the shim as containerd runs it.
+func Program() bootstrap.Program {
+	return bootstrap.Program{Version: version.String(), Configure: configure, Serve: serve, Delete: recordDeath}
+}
+
+// loadConfig reads the configuration. A file that is named must be there; without a name, and without the default
+// file, the built-in default holds.
+func loadConfig(path string) (*config.Config, error) {
+	if path != "" {
+		return config.Load(path)
+	}
+	cfg, err := config.Load(config.DefaultPath)
+	if errors.Is(err, config.ErrAbsent) {
+		return config.Default(), nil
+	}
+	return cfg, err
+}
+
+func configure(path string) (bootstrap.Settings, error) {
+	cfg, err := loadConfig(path)
+	if err != nil {
+		return bootstrap.Settings{}, err
+	}
+	if cfg.Supervisor.Placement != config.PlacementHost {
+		return bootstrap.Settings{}, fmt.Errorf("supervisor.placement %q: this version supervises from the host only", cfg.Supervisor.Placement)
+	}
+	return bootstrap.Settings{Delegate: delegateConfig(&cfg.Delegate), StateDir: cfg.Directories.State}, nil
+}
+
+// delegateConfig turns what the file says into what the delegate understands.
+func delegateConfig(d *config.Delegate) delegate.Config {
+	out := delegate.Config{Binary: d.Binary, RuntimeType: d.RuntimeType}
+	if o := d.Runc; o != nil {
+		out.Runc = &options.Options{
+			BinaryName: o.BinaryName, Root: o.Root, SystemdCgroup: o.SystemdCgroup, ShimCgroup: o.ShimCgroup,
+			NoPivotRoot: o.NoPivotRoot, NoNewKeyring: o.NoNewKeyring, IoUid: o.IoUid, IoGid: o.IoGid,
+			CriuImagePath: o.CriuImagePath, CriuWorkPath: o.CriuWorkPath,
+		}
+	}
+	if d.Kata != nil {
+		out.ConfigPath = d.Kata.ConfigPath
+	}
+	return out
+}
+
+func serve(_ context.Context, pod *bootstrap.Pod) (*bootstrap.Service, error) {
+	cfg, err := loadConfig(pod.Config)
+	if err != nil {
+		return nil, err
+	}
+	s, err := New(Options{Config: cfg, Pod: pod})
+	if err != nil {
+		return nil, err
+	}
+	return &bootstrap.Service{
+		Intercept: s.Intercept,
+		Event:     s.Observe,
+		Close:     func(context.Context, bootstrap.End) error { s.Close(); return nil },
+	}, nil
+}
