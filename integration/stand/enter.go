@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stand
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// The stage that a run of the program is in, in the environment: absent outside the namespaces, then init, then inside.
+const stageVariable = "METSUKE_STAND_STAGE"
+
+const (
+	stageInit   = "init"
+	stageInside = "inside"
+)
+
+// Enter runs the calling program again inside the stand's namespaces, and returns only there. Outside it waits for that
+// run, removes what it made, and exits with its status; on any failure it prints why and exits with 1.
+//
+// sets names the tool sets to build (see tools/build.sh): "containerd2", "containerd1", "runc", "cni", "critools".
+// Call it first in main or TestMain, before any goroutine that matters.
+func Enter(sets ...string) {
+	switch os.Getenv(stageVariable) {
+	case stageInside:
+		if err := os.Unsetenv(stageVariable); err != nil {
+			fail(err)
+		}
+	case stageInit:
+		code, err := runInit()
+		if err != nil {
+			fail(err)
+		}
+		os.Exit(code)
+	default:
+		code, err := runOutside(sets)
+		if err != nil {
+			fail(err)
+		}
+		os.Exit(code)
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "stand:", err)
+	os.Exit(1)
+}
+
+// runOutside builds what needs the network, makes the cgroups, and runs stage init in new namespaces.
+func runOutside(sets []string) (code int, err error) {
+	if os.Geteuid() != 0 {
+		return 0, errors.New("must run as root: it makes namespaces, cgroups and containers")
+	}
+	if err := build(sets); err != nil {
+		return 0, err
+	}
+
+	// Pdeathsig acts when the *thread* that forked ends, so this one must stay.
+	runtime.LockOSThread()
+
+	groups, err := newCgroups(fmt.Sprintf("metsuke-stand-%d", os.Getpid()))
+	if err != nil {
+		return 0, errors.Join(err, groups.remove())
+	}
+	defer func() {
+		err = errors.Join(err, groups.remove())
+	}()
+
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
+	defer signal.Stop(signals)
+
+	// A cgroup namespace is rooted where its first process is, so this process goes in for the time of the fork.
+	if err := groups.enter(); err != nil {
+		return 0, errors.Join(err, groups.leave())
+	}
+	cmd := reexec(stageInit)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		Pdeathsig:  unix.SIGKILL,
+	}
+	startErr := cmd.Start()
+	if err := errors.Join(startErr, groups.leave()); err != nil {
+		if startErr == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+		return 0, fmt.Errorf("enter namespaces: %w", err)
+	}
+
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				_ = cmd.Process.Signal(s)
+			case <-done:
+				return
+			}
+		}
+	}()
+	err = cmd.Wait()
+	close(done)
+	if status, ok := exitStatus(err); ok {
+		return status, nil
+	}
+	return 0, err
+}
+
+// runInit is process 1 of the stand: it sets the namespaces up, runs the program in stage inside, and reaps.
+func runInit() (int, error) {
+	if err := setUpNamespaces(); err != nil {
+		return 0, err
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
+
+	cmd := reexec(stageInside)
+	if err := cmd.Start(); err != nil {
+		return 0, fmt.Errorf("run the program inside: %w", err)
+	}
+	program := cmd.Process.Pid
+	go func() {
+		for s := range signals {
+			_ = unix.Kill(program, s.(syscall.Signal))
+		}
+	}()
+
+	// Orphans (a shim whose parent ended, what a killed runc leaves) come here; nobody else waits for them. cmd.Wait is
+	// never called, because Wait4(-1) takes every child. The kernel ends what is left when this process exits.
+	for {
+		var status unix.WaitStatus
+		pid, err := unix.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return 0, fmt.Errorf("wait for the program: %w", err)
+		case pid == program && status.Signaled():
+			return 128 + int(status.Signal()), nil
+		case pid == program:
+			return status.ExitStatus(), nil
+		}
+	}
+}
+
+// reexec is this program again, with the same arguments and streams, in another stage.
+func reexec(stage string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = os.Args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, stageVariable+"=") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	cmd.Env = append(cmd.Env, stageVariable+"="+stage)
+	return cmd
+}
+
+func exitStatus(err error) (int, bool) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, true
+	case errors.As(err, &exit):
+		status := exit.Sys().(syscall.WaitStatus)
+		if status.Signaled() {
+			return 128 + int(status.Signal()), true
+		}
+		return status.ExitStatus(), true
+	}
+	return 0, false
+}

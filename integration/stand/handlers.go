@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stand
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Handler is one of Metsuke's runtime handlers: its name in containerd's configuration, and its own files.
+type Handler struct {
+	Name string
+	// Profiles are the documents of its profiles directory, by file name. None: the built-in profiles alone.
+	Profiles map[string]string
+	// Default is the profile of pods that no binding and no annotation gives one. "" is "baseline".
+	Default string
+	// Config is added to its config.toml, after what the stand says itself.
+	Config string
+}
+
+// The handlers that most programs want: Metsuke with its built-in profiles, beside "runc", the delegate alone.
+const (
+	HandlerBaseline    = "metsuke"
+	HandlerPassthrough = "metsuke-passthrough"
+)
+
+// StandardHandlers are HandlerBaseline and HandlerPassthrough.
+func StandardHandlers() []Handler {
+	return []Handler{
+		{Name: HandlerBaseline},
+		{Name: HandlerPassthrough, Profiles: map[string]string{"passthrough.yaml": bindAll("passthrough")}},
+	}
+}
+
+// bindAll is a binding that gives every pod one profile.
+func bindAll(profile string) string {
+	return fmt.Sprintf(`apiVersion: metsuke.dev/v1alpha1
+kind: ProfileBinding
+metadata: {name: everywhere}
+spec:
+  namespaces: ["*"]
+  default: %[1]s
+  allowed: [%[1]s]
+`, profile)
+}
+
+// Directories of a handler, below the stand's.
+func (s *Stand) handlerDir(handler string) string { return filepath.Join(s.Dir, "metsuke", handler) }
+
+// ConfigPath is the handler's config.toml.
+func (s *Stand) ConfigPath(handler string) string {
+	return filepath.Join(s.handlerDir(handler), "config.toml")
+}
+
+// ProfilesDir is where the handler's profile documents lie; a test may change them at any time.
+func (s *Stand) ProfilesDir(handler string) string {
+	return filepath.Join(s.handlerDir(handler), "profiles.d")
+}
+
+// stateDir is short: the paths of unix sockets below it must stay under 108 bytes (unix(7)).
+func (s *Stand) stateDir(handler string) string {
+	return fmt.Sprintf("/run/metsuke%d/%s", s.Version.index(), handler)
+}
+
+// AuditDir is where the handler's streams lie.
+func (s *Stand) AuditDir(handler string) string { return filepath.Join(s.handlerDir(handler), "audit") }
+
+// Event is one record of an audit stream; Fields has all of it.
+type Event struct {
+	Time      time.Time `json:"time"`
+	Seq       uint64    `json:"seq"`
+	Container string    `json:"container"`
+	Exec      string    `json:"exec"`
+	Profile   string    `json:"profile"`
+	Kind      string    `json:"kind"`
+	Syscall   string    `json:"syscall"`
+	Class     string    `json:"class"`
+	Verdict   string    `json:"verdict"`
+	RuleID    string    `json:"ruleID"`
+	Origin    string    `json:"origin"`
+	PID       int       `json:"pid"`
+	Comm      string    `json:"comm"`
+
+	Fields map[string]any `json:"-"`
+	Raw    string         `json:"-"`
+}
+
+// StreamDirs are the directories of the pod's streams by container name, under the handler that ran it.
+func (p *Pod) StreamDirs(handler string) (map[string]string, error) {
+	matches, err := filepath.Glob(filepath.Join(p.stand.AuditDir(handler), "*_"+p.Config.GetMetadata().GetUid(), "*"))
+	if err != nil {
+		return nil, err
+	}
+	dirs := map[string]string{}
+	for _, match := range matches {
+		dirs[filepath.Base(match)] = match
+	}
+	return dirs, nil
+}
+
+// Events reads the audit stream of one of the pod's containers, all segments, in order. A stream with a gap in seq, or a
+// line that is not a whole record, is an error.
+func (p *Pod) Events(handler, container string) ([]Event, error) {
+	dirs, err := p.StreamDirs(handler)
+	if err != nil {
+		return nil, err
+	}
+	dir, ok := dirs[container]
+	if !ok {
+		return nil, fmt.Errorf("no stream of container %s under %s: %w", container, p.stand.AuditDir(handler), os.ErrNotExist)
+	}
+	segments, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(segments)
+	var events []Event
+	for _, segment := range segments {
+		content, err := os.ReadFile(segment)
+		if err != nil {
+			return nil, err
+		}
+		for line := range bytes.Lines(content) {
+			if !bytes.HasSuffix(line, []byte("\n")) {
+				return events, fmt.Errorf("%s ends within a record", segment)
+			}
+			event, err := decodeEvent(line)
+			if err != nil {
+				return events, fmt.Errorf("%s: record %d: %w", segment, len(events)+1, err)
+			}
+			if len(events) > 0 && event.Seq != events[len(events)-1].Seq+1 {
+				return events, fmt.Errorf("%s: seq %d follows %d", segment, event.Seq, events[len(events)-1].Seq)
+			}
+			events = append(events, event)
+		}
+	}
+	return events, nil
+}
+
+func decodeEvent(line []byte) (Event, error) {
+	var event Event
+	if err := json.Unmarshal(line, &event.Fields); err != nil {
+		return event, err
+	}
+	// Types that differ from what a field is here are an error too: the event's form is a promise.
+	if err := json.Unmarshal(line, &event); err != nil {
+		return event, err
+	}
+	event.Raw = strings.TrimSpace(string(line))
+	return event, nil
+}
+
+// writeHandler writes the handler's directory and returns the path of its config.toml.
+func (s *Stand) writeHandler(h Handler) (string, error) {
+	if h.Name == "" || h.Name == "runc" {
+		return "", errors.New("a handler needs a name of its own")
+	}
+	runc, err := Tool("runc", "runc")
+	if err != nil {
+		return "", err
+	}
+	delegate, err := Tool(s.Version.set(), "containerd-shim-runc-v2")
+	if err != nil {
+		return "", err
+	}
+	if h.Default == "" {
+		h.Default = "baseline"
+	}
+	for _, dir := range []string{s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name)} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return "", err
+		}
+	}
+	for name, content := range h.Profiles {
+		if err := os.WriteFile(filepath.Join(s.ProfilesDir(h.Name), name), []byte(content), 0o644); err != nil {
+			return "", err
+		}
+	}
+	config := fmt.Sprintf(`version = 1
+default_profile = %q
+[delegate]
+binary = %q
+runtime_type = "io.containerd.runc.v2"
+[delegate.options]
+BinaryName = %q
+SystemdCgroup = false
+[supervisor]
+placement = "host"
+helper = %q
+[directories]
+profiles = %q
+audit = %q
+state = %q
+%s`, h.Default, delegate, runc, Metsuke("metsuke-guest"), s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), h.Config)
+	path := s.ConfigPath(h.Name)
+	return path, os.WriteFile(path, []byte(config), 0o644)
+}
