@@ -224,6 +224,23 @@ func parseNumber(s string) (uint64, error) {
 	return 0, fmt.Errorf("is not a number of 64 bits")
 }
 
+// FormatArgs writes the conditions of a rule as an expression over the call's arguments, "" if there are none.
+func FormatArgs(args []seccomp.Cond) string {
+	signs := map[seccomp.Op]string{
+		seccomp.OpEqual: "==", seccomp.OpNotEqual: "!=", seccomp.OpLess: "<", seccomp.OpLessEqual: "<=",
+		seccomp.OpGreater: ">", seccomp.OpGreaterEqual: ">=",
+	}
+	var parts []string
+	for _, c := range args {
+		if c.Op == seccomp.OpMaskedEqual {
+			parts = append(parts, fmt.Sprintf("arg%d & %#x == %#x", c.Index, c.Mask, c.Value))
+			continue
+		}
+		parts = append(parts, fmt.Sprintf("arg%d %s %#x", c.Index, signs[c.Op], c.Value))
+	}
+	return strings.Join(parts, " && ")
+}
+
 // maxErrno is MAX_ERRNO of <linux/err.h>, as far as the names of <asm-generic/errno.h> go.
 const maxErrno = 133
 

@@ -51,7 +51,7 @@ func (r *reader) fail(n *yaml.Node, field, msg, hint string) {
 
 func (r *reader) err() error {
 	if r.full {
-		return errors.Join(diagnostic.Join(r.errs), fmt.Errorf("more than %d faults; the rest is not shown", maxErrors))
+		return errors.Join(diagnostic.Join(r.errs), &Error{Msg: fmt.Sprintf("there are more than %d faults; the rest is not shown", maxErrors)})
 	}
 	return diagnostic.Join(r.errs)
 }

@@ -29,11 +29,8 @@ The directory is that of --profiles, else the one that the configuration names.`
 	group(cmd)
 	cmd.PersistentFlags().String("config", "", "configuration file (default "+config.DefaultPath+", if it exists)")
 	cmd.PersistentFlags().String("profiles", "", "directory of the profiles (default the configuration's)")
-	for _, name := range []string{"config", "profiles"} {
-		if err := cmd.MarkPersistentFlagFilename(name); err != nil {
-			panic(err) // a flag that was not added just above
-		}
-	}
+	_ = cmd.MarkPersistentFlagFilename("config", "toml")
+	_ = cmd.MarkPersistentFlagDirname("profiles")
 	cmd.AddCommand(newProfileLintCommand(), newProfileListCommand(), newProfileShowCommand(), newProfileRenderCommand(), newProfileVocabularyCommand())
 	return cmd
 }

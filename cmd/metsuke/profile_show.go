@@ -130,8 +130,8 @@ func (v profileView) print(w io.Writer) error {
 		rows = nil
 		for _, r := range l.Rules {
 			calls := strings.Join(r.Syscalls, " ")
-			if len(r.Args) > 0 {
-				calls += " if " + r.condition()
+			if r.condition != "" {
+				calls += " if " + r.condition
 			}
 			rows = append(rows, []string{r.Action, r.ID, orDash(r.Errno), fmt.Sprintf("%s:%d", r.From.File, r.From.Line), calls})
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/profile"
@@ -52,6 +51,8 @@ type ruleView struct {
 	Errno    string     `json:"errno,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
 	From     fromView   `json:"from"`
+
+	condition string // for people
 }
 
 type condView struct {
@@ -131,7 +132,7 @@ func newLayerView(l *seccomp.Layer, sources map[profile.RuleKey]profile.RuleSour
 	add := func(action seccomp.Action, rules []seccomp.Rule) {
 		for _, rule := range rules {
 			s := sources[profile.RuleKey{Layer: l.Name, Action: action, ID: rule.ID}]
-			r := ruleView{Action: action.String(), ID: rule.ID, Syscalls: rule.Syscalls, Reason: s.Reason, From: newFromView(s.Source)}
+			r := ruleView{Action: action.String(), ID: rule.ID, Syscalls: rule.Syscalls, Reason: s.Reason, From: newFromView(s.Source), condition: profile.FormatArgs(rule.Args)}
 			if action == seccomp.ActionDeny {
 				r.Errno = profile.ErrnoName(rule.Errno)
 			}
@@ -150,18 +151,4 @@ func newLayerView(l *seccomp.Layer, sources map[profile.RuleKey]profile.RuleSour
 	add(seccomp.ActionAllow, l.Allow)
 	add(seccomp.ActionDeny, l.Deny)
 	return v
-}
-
-// condition is the rule's conditions as an expression over its arguments.
-func (r ruleView) condition() string {
-	signs := map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-	var parts []string
-	for _, c := range r.Args {
-		if c.Op == string(seccomp.OpMaskedEqual) {
-			parts = append(parts, fmt.Sprintf("arg%d & %s == %s", c.Index, c.Mask, c.Value))
-			continue
-		}
-		parts = append(parts, fmt.Sprintf("arg%d %s %s", c.Index, signs[c.Op], c.Value))
-	}
-	return strings.Join(parts, " && ")
 }

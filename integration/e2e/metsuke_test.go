@@ -9,9 +9,6 @@ import (
 	"metsuke.dev/metsuke/integration/stand"
 )
 
-// handlers are Metsuke's, on every stand of this package.
-func handlers() []stand.Handler { return stand.StandardHandlers() }
-
 // The least that Metsuke promises: the filter is in force, what baseline forbids is denied and in the stream, the stream
 // begins with the receipt and the workload's own execve.
 func TestBaselinePod(t *testing.T) {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	runcseccomp "github.com/opencontainers/runc/libcontainer/seccomp"
 	"github.com/opencontainers/runc/libcontainer/specconv"
@@ -87,6 +88,9 @@ type theirs struct {
 	flags uint64
 }
 
+// errHung: libseccomp did not come back with a filter.
+var errHung = errors.New("libseccomp loops")
+
 // errRefused is an error of runc or libseccomp about a profile.
 type errRefused struct{ reason string }
 
@@ -112,12 +116,16 @@ func load(profile *specs.LinuxSeccomp) (*theirs, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	watchdog := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
 	got, err := trace(cmd.Process.Pid)
+	hung := !watchdog.Stop()
 	if got != nil || err != nil {
 		_ = cmd.Process.Kill()
 	}
 	waitErr := cmd.Wait()
 	switch {
+	case hung:
+		return nil, errHung
 	case err != nil:
 		return nil, err
 	case got != nil:

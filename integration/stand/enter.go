@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,14 @@ const (
 	stageInit   = "init"
 	stageInside = "inside"
 )
+
+// The number that process 1 of the stand has outside, in the environment of the program inside.
+const outsidePIDVariable = "METSUKE_STAND_PID"
+
+// EnterCommand is the beginning of a command line that runs a program inside the stand from outside.
+func EnterCommand() string {
+	return fmt.Sprintf("nsenter -t %s -m -n -p -i -u -C", os.Getenv(outsidePIDVariable))
+}
 
 // Enter runs the calling program again inside the stand's namespaces, and returns only there. Outside it waits for that
 // run, removes what it made, and exits with its status; on any failure it prints why and exits with 1.
@@ -87,9 +96,20 @@ func runOutside(sets []string) (code int, err error) {
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		Pdeathsig:  unix.SIGKILL,
 	}
+	// Process 1 cannot learn by itself which number it has outside, so it is told.
+	number, told, err := os.Pipe()
+	if err != nil {
+		return 0, errors.Join(err, groups.leave())
+	}
+	cmd.ExtraFiles = []*os.File{number} // descriptor 3
 	startErr := cmd.Start()
+	_ = number.Close()
+	if startErr == nil {
+		_, startErr = fmt.Fprintln(told, cmd.Process.Pid)
+	}
+	_ = told.Close()
 	if err := errors.Join(startErr, groups.leave()); err != nil {
-		if startErr == nil {
+		if cmd.Process != nil {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
@@ -120,9 +140,17 @@ func runInit() (int, error) {
 	if err := setUpNamespaces(); err != nil {
 		return 0, err
 	}
+	var outside int
+	if _, err := fmt.Fscan(os.NewFile(3, "number"), &outside); err != nil {
+		return 0, fmt.Errorf("learn the process's number outside: %w", err)
+	}
+	if err := os.Setenv(outsidePIDVariable, strconv.Itoa(outside)); err != nil {
+		return 0, err
+	}
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
 
+	unix.CloseOnExec(3)
 	cmd := reexec(stageInside)
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("run the program inside: %w", err)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -65,8 +66,9 @@ func (i Image) over(layer v1.Layer) (v1.Image, error) {
 	}
 	config = config.DeepCopy()
 	config.OS, config.Architecture = "linux", runtime.GOARCH
-	config.Config = v1.Config{
-		Entrypoint: i.Entrypoint, Cmd: i.Command, User: i.User, Env: append([]string{pathInImages}, i.Env...), Labels: i.Labels,
+	config.Config = v1.Config{Entrypoint: i.Entrypoint, Cmd: i.Command, User: i.User, Env: i.Env, Labels: i.Labels}
+	if !slices.ContainsFunc(i.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		config.Config.Env = append([]string{pathInImages}, i.Env...)
 	}
 	return mutate.ConfigFile(image, config)
 }
@@ -157,14 +159,20 @@ func (f *Files) HostTree(dir string, skip func(name string) bool) *Files {
 	return f
 }
 
-// HostProgram copies a program of the host, found by PATH, to /usr/bin, and the shared libraries that it needs.
+// HostProgram copies a program that a Debian package of the host has, to /usr/bin, and the shared libraries that it
+// needs. PATH is not asked: on a developer's machine it finds wrappers of another Python first.
 func (f *Files) HostProgram(name string) *Files {
-	source, err := exec.LookPath(name)
-	if err != nil {
-		return f.fail(err)
+	for _, dir := range []string{"/usr/bin", "/bin", "/usr/sbin", "/sbin"} {
+		if source := path.Join(dir, name); isFile(source) {
+			return f.Host("/usr/bin/"+name, source).HostLibraries(source)
+		}
 	}
-	f.Host("/usr/bin/"+name, source)
-	return f.HostLibraries(source)
+	return f.fail(fmt.Errorf("the host has no program %s", name))
+}
+
+func isFile(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // HostLibraries copies the shared libraries that ldd(1) lists for a file of the host.

@@ -132,7 +132,9 @@ static void process(void) {
 	number("keepcaps", prctl(PR_GET_KEEPCAPS, 0, 0, 0, 0));
 	number("securebits", prctl(PR_GET_SECUREBITS, 0, 0, 0, 0));
 	number("timerslack", prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
-	number("subreaper", prctl(PR_GET_CHILD_SUBREAPER, 0, 0, 0, 0));
+	int reaper = 0;
+	prctl(PR_GET_CHILD_SUBREAPER, &reaper, 0, 0, 0);
+	number("subreaper", reaper);
 	number("thp-disable", prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0));
 	number("mce-kill", prctl(PR_MCE_KILL_GET, 0, 0, 0, 0));
 	int death = 0;

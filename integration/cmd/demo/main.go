@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command demo runs a misbehaving agent as a pod under a real containerd, through CRI and Metsuke, and shows what it was
+// denied, where it met its limits, and its timeline. It fails if anything of that is missing.
+package main
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"metsuke.dev/metsuke/integration/stand"
+)
+
+const (
+	handler   = "metsuke"
+	namespace = "agents"
+	container = "agent"
+	image     = "stand.test/agent:1"
+	// A demo that hangs says so.
+	deadline = 10 * time.Minute
+)
+
+// agent is the script that the pod runs.
+//
+//go:embed agent.py
+var agent []byte
+
+// profiles are what the platform team would have written.
+//
+//go:embed profiles.yaml
+var profiles string
+
+func main() {
+	version := flag.String("containerd", string(stand.V2), "containerd `version`, 2.4 or 1.7")
+	keep := flag.Bool("keep", false, "leave the stand up, for crictl, until interrupted")
+	out := flag.String("out", "", "`directory` to copy the audit stream to (default: none)")
+	flag.Parse()
+	stand.Enter("containerd2", "containerd1", "runc", "cni", "critools")
+	if err := demo(stand.Version(*version), *keep, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
+}
+
+func headline(format string, args ...any) {
+	fmt.Printf("\n\033[1m== "+format+"\033[0m\n", args...)
+}
+
+func demo(version stand.Version, keep bool, out string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+
+	headline("containerd %s, in namespaces of its own", version)
+	if err := stand.StartServices(); err != nil {
+		return err
+	}
+	s, err := stand.Start(ctx, stand.Options{
+		Version:  version,
+		Handlers: []stand.Handler{{Name: handler, Profiles: map[string]string{"agents.yaml": profiles}}},
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if err := s.AddImage(image, agentImage()); err != nil {
+		return err
+	}
+
+	headline("the profile, bound to namespace %q", namespace)
+	fmt.Print(profiles)
+
+	headline("the agent, and what it says")
+	pod, main, err := runAgent(ctx, s)
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, s.LogTail(20))
+	}
+	if err := follow(ctx, main); err != nil {
+		return err
+	}
+	status, err := main.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("(exit status %d)\n", status.GetExitCode())
+
+	events, err := streamOf(pod)
+	if err != nil {
+		return err
+	}
+	headline("denied")
+	printDenials(events)
+	headline("limits: metsuke audit tail --kind start,limit,oom")
+	if err := timeline(ctx, s, "--kind", "start,limit,oom"); err != nil {
+		return err
+	}
+	headline("timeline: metsuke audit tail -n all")
+	if err := timeline(ctx, s); err != nil {
+		return err
+	}
+
+	headline("the stream")
+	dirs, err := pod.StreamDirs(handler)
+	if err != nil {
+		return err
+	}
+	if err := showPlace(dirs[container], len(events), out); err != nil {
+		return err
+	}
+	if err := check(events, status); err != nil {
+		return err
+	}
+	if keep {
+		return waitKept(interrupted, s)
+	}
+	return nil
+}
+
+// runAgent runs the pod. It asks for more memory than its profile lets it have.
+func runAgent(ctx context.Context, s *stand.Stand) (*stand.Pod, *stand.Container, error) {
+	pod, err := s.RunPod(ctx, stand.PodConfig{Handler: handler, Name: "coder", Namespace: namespace})
+	if err != nil {
+		return nil, nil, err
+	}
+	main, err := pod.Run(ctx, stand.ContainerConfig{
+		Name: container, Image: image,
+		Limits: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 30},
+	})
+	return pod, main, err
+}
+
+// agentImage is a small Debian: the host's own programs with their libraries, Python, and the agent.
+func agentImage() stand.Image {
+	files := stand.NewFiles()
+	for _, program := range []string{"bash", "cat", "wc", "rm", "ls", "grep", "true", "curl", "strace", "mount", "unshare", "python3"} {
+		files.HostProgram(program)
+	}
+	files.Link("/bin/bash", "/usr/bin/bash")
+	files.Host("/usr/bin/workload", stand.Workload())
+	files.File("/etc/passwd", 0o644, []byte("root:x:0:0:root:/root:/bin/bash\n"))
+	files.File("/etc/nsswitch.conf", 0o644, []byte("hosts: files dns\n"))
+	// Python's own modules, less what an agent has no use for.
+	modules, _ := filepath.Glob("/usr/lib/python3.*")
+	for _, dir := range modules {
+		files.Dir(dir+"/lib-dynload", 0o755) // Python looks for it to learn where it is installed
+		files.HostTree(dir, func(name string) bool {
+			switch filepath.Base(name) {
+			case "__pycache__", "dist-packages", "test", "idlelib", "lib2to3", "ensurepip", "lib-dynload", "sitecustomize.py":
+				return true
+			}
+			return strings.Contains(name, "/config-")
+		})
+	}
+	files.File("/agent/agent.py", 0o755, agent)
+	return stand.Image{
+		Files: files, Entrypoint: []string{"python3", "/agent/agent.py"},
+		Env: []string{"PATH=/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE=1"},
+	}
+}
+
+// follow prints what the container writes, until it has exited.
+func follow(ctx context.Context, c *stand.Container) error {
+	printed := 0
+	for {
+		status, err := c.Status(ctx)
+		if err != nil {
+			return err
+		}
+		text, err := c.Output()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		fmt.Print(text[printed:])
+		printed = len(text)
+		if status.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the agent did not end: %w", ctx.Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// streamOf reads the agent's stream when its last record is there: the shim writes it as it learns of the exit.
+func streamOf(pod *stand.Pod) ([]stand.Event, error) {
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		events, err := pod.Events(handler, container)
+		if err == nil && len(events) > 0 && events[len(events)-1].Kind == "exit" {
+			return events, nil
+		}
+		if time.Now().After(end) {
+			return events, errors.Join(errors.New("the agent's stream does not end with its exit"), err)
+		}
+	}
+}
+
+func timeline(ctx context.Context, s *stand.Stand, filters ...string) error {
+	args := append([]string{"audit", "tail", "-n", "all", "--dir", s.AuditDir(handler)}, filters...)
+	cmd := exec.CommandContext(ctx, stand.Metsuke("metsuke"), args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
+
+// showPlace says where the stream lies, and copies it to where it outlives the stand.
+func showPlace(dir string, records int, out string) error {
+	fmt.Printf("%d records in %s\n", records, dir)
+	if out == "" {
+		return nil
+	}
+	target := filepath.Join(out, "audit", filepath.Base(filepath.Dir(dir)), filepath.Base(dir))
+	if err := os.RemoveAll(target); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return err
+	}
+	if err := os.CopyFS(target, os.DirFS(dir)); err != nil {
+		return err
+	}
+	fmt.Printf("which is inside the stand; a copy: %s\n", target)
+	return nil
+}
+
+// waitKept says how to reach the stand, and waits.
+func waitKept(ctx context.Context, s *stand.Stand) error {
+	crictl, err := stand.Tool("critools", "crictl")
+	if err != nil {
+		return err
+	}
+	headline("the stand stays up until Ctrl-C; in another shell:")
+	enter := stand.EnterCommand()
+	fmt.Printf("  %s %s --runtime-endpoint unix://%s pods\n", enter, crictl, s.Endpoint())
+	fmt.Printf("  %s %s audit tail -f --dir %s\n", enter, stand.Metsuke("metsuke"), s.AuditDir(handler))
+	<-ctx.Done()
+	fmt.Println("\nending the stand")
+	return nil
+}

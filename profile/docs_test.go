@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package profile
+
+import (
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"metsuke.dev/metsuke/seccomp"
+)
+
+const reference = "../docs/profiles.md"
+
+// The parts of the reference between markers are made from the code; -update rewrites them.
+func TestReferenceIsUpToDate(t *testing.T) {
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for name, content := range map[string]string{"baseline": baselineReference(t), "vocabulary": vocabularyReference()} {
+		begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->"
+		before, rest, ok := strings.Cut(text, begin)
+		_, after, ok2 := strings.Cut(rest, end)
+		if !ok || !ok2 {
+			t.Fatalf("%s has no markers for %s", reference, name)
+		}
+		text = before + begin + content + end + after
+	}
+	if *update {
+		if err := os.WriteFile(reference, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(string(data), text); diff != "" && !*update {
+		t.Errorf("%s is stale; go test ./profile -update rewrites it:\n%s", reference, diff)
+	}
+}
+
+func baselineReference(t *testing.T) string {
+	r := resolve(t, load(t, ""), Baseline)
+	l := &r.Layers[0]
+	rules := func(action seccomp.Action, rules []seccomp.Rule, columns ...string) string {
+		table := Table{Columns: columns}
+		for _, rule := range rules {
+			calls := "`" + strings.Join(rule.Syscalls, "` `") + "`"
+			if c := FormatArgs(rule.Args); c != "" {
+				calls += " if `" + c + "`"
+			}
+			row := []string{rule.ID, calls}
+			if action == seccomp.ActionDeny {
+				row = append(row, ErrnoName(rule.Errno))
+			}
+			table.Rows = append(table.Rows, append(row, r.Provenance.Rules[RuleKey{l.Name, action, rule.ID}].Reason))
+		}
+		return table.Markdown()
+	}
+	var limits []string
+	for _, name := range limitNames() {
+		if v := FormatLimit(r.Limits, name); v != "" {
+			limits = append(limits, "`"+name+": "+v+"`")
+		}
+	}
+	return "\n`noNewPrivileges: " + string(r.NoNewPrivileges) + "`, default `" + l.Default.String() + "`, limits " + strings.Join(limits, ", ") +
+		", audit classes `" + strings.Join(r.Classes, "`, `") + "`, `onLoss: " + string(r.OnLoss) + "`.\n\n" +
+		rules(seccomp.ActionDeny, l.Deny, "denied by", "calls", "error", "why") + "\nExceptions, which are tried first:\n\n" +
+		rules(seccomp.ActionAllow, l.Allow, "allowed by", "calls", "why") + "\n"
+}
+
+func vocabularyReference() string {
+	var b strings.Builder
+	for _, table := range Vocabulary() {
+		b.WriteString("\n### " + table.Title + "\n\n" + table.Markdown())
+	}
+	return b.String() + "\n"
+}
+
+// Every document that the reference shows must be one that is taken.
+func TestReferenceExamples(t *testing.T) {
+	data, err := os.ReadFile(reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(data, -1)
+	if len(blocks) < 3 {
+		t.Fatalf("%d examples", len(blocks))
+	}
+	var all []string
+	for _, b := range blocks {
+		if strings.HasPrefix(string(b[1]), "apiVersion: metsuke.dev") {
+			all = append(all, string(b[1]))
+		}
+	}
+	s, err := Load(files("profiles.md", "", "p.yaml", strings.Join(all, "---\n")), "/docs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range s.Warnings() {
+		t.Error(w)
+	}
+	for _, name := range s.Names() {
+		compiles(t, resolve(t, s, name))
+	}
+}
