@@ -21,6 +21,7 @@ type Host struct {
 	root    string           // prefix of all paths; empty except in tests
 	v1      map[string]mount // by controller
 	unified mount            // cgroup2, wherever it is mounted; its point is empty if it is not
+	all     []mount          // every hierarchy that delegates see
 }
 
 // A mount shows the part of a hierarchy below root at point.
@@ -71,6 +72,9 @@ func (h *Host) addMount(line string) {
 		return
 	}
 	m := mount{root: unescape(fields[3]), point: unescape(fields[4])}
+	if strings.HasPrefix(super[0], "cgroup") && (m.point == unifiedPoint || strings.HasPrefix(m.point, unifiedPoint+"/")) {
+		h.all = append(h.all, m)
+	}
 	switch super[0] {
 	case "cgroup2":
 		if m.better(h.unified) {

@@ -33,6 +33,7 @@ const drainGrace = time.Second
 type container struct {
 	id      string
 	image   string
+	bundle  string // its directory
 	dir     string // of the rendezvous socket, on the host
 	profile *profile.Resolved
 	limits  cgroups.Limits   // as this node can enforce them

@@ -4,7 +4,6 @@ package shim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -34,6 +33,7 @@ func (s *Service) create(ctx context.Context, call *proxy.Call, next proxy.Next)
 	defer s.mu.Unlock()
 	if err != nil {
 		delete(s.containers, req.ID)
+		_ = os.Remove(cgroupRecord(s.Pod.Dir, req.ID)) // not there if it got no further
 		return nil, err
 	}
 	if s.containers == nil { // the pod ended meanwhile
@@ -78,8 +78,12 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w: %w", req.ID, errdefs.ErrFailedPrecondition, err)
 	}
+	cgroup, err := s.rememberCgroup(b, req.ID)
+	if err != nil {
+		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
+	}
 	if chosen == nil {
-		if err := s.Pod.Record(req.Bundle, req.ID, owner{}); err != nil {
+		if err := s.Pod.Record(req.Bundle, req.ID, owner{Cgroup: cgroup}); err != nil {
 			return nil, nil, err
 		}
 		resp, err := forward(ctx, next, req)
@@ -89,7 +93,7 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 		return nil, nil, fmt.Errorf("restore container %s from a checkpoint: its processes would run without a launcher, and so without "+
 			"profile %s: %w", req.ID, chosen.Name, errdefs.ErrNotImplemented)
 	}
-	c, err := s.prepare(b, req, who, chosen)
+	c, err := s.prepare(b, req, who, chosen, cgroup)
 	if err == nil {
 		var resp []byte
 		if resp, err = s.createPrepared(ctx, c, req, next); err == nil {
@@ -169,16 +173,13 @@ func (s *Service) choose(b *bundle.Bundle, who bundle.Identity) (*profile.Resolv
 	return resolved, nil
 }
 
-// profiles reads all documents anew. A directory that the configuration does not name may be absent.
+// profiles reads all documents anew.
 func (s *Service) profiles() (*profile.Set, error) {
-	dir := s.Config.Directories.Profiles
-	if _, err := os.Stat(dir); err != nil {
-		if errors.Is(err, os.ErrNotExist) && !s.Config.Directories.ProfilesNamed {
-			return profile.Load(nil, "")
-		}
-		return nil, fmt.Errorf("profiles: %w", err)
+	files, err := s.Config.OpenProfiles()
+	if err != nil {
+		return nil, err
 	}
-	return profile.Load(os.DirFS(dir), dir)
+	return profile.Load(files, s.Config.Directories.Profiles)
 }
 
 // discard ends a container that the delegate has created and that must not start.

@@ -17,8 +17,9 @@ import (
 // owner is what a container's record keeps for the delete action of a later process, which may be of another version:
 // fields are added and never change their meaning.
 type owner struct {
-	Stream   string         `json:"stream"` // directory of the container's stream, on the host
+	Stream   string         `json:"stream,omitempty"` // directory of the container's stream, on the host; empty: it has none
 	Identity audit.Identity `json:"identity"`
+	Cgroup   string         `json:"cgroup,omitempty"` // linux.cgroupsPath
 }
 
 // recordDeath writes the loss of a container whose shim died into its stream: nobody watched it since, and what was

@@ -4,8 +4,10 @@ package shim
 
 import (
 	"context"
+	"os"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"github.com/containerd/log"
 
 	"metsuke.dev/metsuke/shim/proxy"
 )
@@ -27,6 +29,9 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 		delete(s.containers, req.ID)
 	}
 	s.mu.Unlock()
+	if req.ExecID == "" {
+		_ = os.Remove(cgroupRecord(s.Pod.Dir, req.ID)) // the delegate has removed the cgroup
+	}
 	switch {
 	case c == nil:
 	case req.ExecID != "":
@@ -38,6 +43,10 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 			<-c.exited
 		}
 		c.close()
+		// From here on a delete action has nothing lost to report.
+		if err := s.Pod.CloseRecord(c.bundle); err != nil {
+			log.G(ctx).WithError(err).WithField("container", c.id).Warn("record of a deleted container stays open")
+		}
 	}
 	return resp, nil
 }

@@ -23,9 +23,9 @@ import (
 
 // prepare makes everything that a container needs before the delegate sees it: program, stream, supervisor,
 // rendezvous, and the rewritten bundle. On error the container, if there is one, is the caller's to close.
-func (s *Service) prepare(b *bundle.Bundle, req *taskapi.CreateTaskRequest, who bundle.Identity, p *profile.Resolved) (*container, error) {
+func (s *Service) prepare(b *bundle.Bundle, req *taskapi.CreateTaskRequest, who bundle.Identity, p *profile.Resolved, cgroup string) (*container, error) {
 	c := &container{
-		id: req.ID, image: who.Image, profile: p, exited: make(chan struct{}), starts: map[string]*launch{},
+		id: req.ID, bundle: req.Bundle, image: who.Image, profile: p, exited: make(chan struct{}), starts: map[string]*launch{},
 		dir: filepath.Join(s.Pod.Dir, "containers", req.ID),
 	}
 	fail := func(err error) (*container, error) { return c, fmt.Errorf("create container %s: %w", req.ID, err) }
@@ -47,7 +47,7 @@ func (s *Service) prepare(b *bundle.Bundle, req *taskapi.CreateTaskRequest, who 
 		Node: s.node, Namespace: who.Namespace, Pod: who.Pod, PodUID: who.PodUID, Container: who.Container,
 		ContainerID: req.ID, Profile: p.Name, ProfileDigest: p.Digest,
 	}
-	if err := s.openStream(c, req.Bundle, identity); err != nil {
+	if err := s.openStream(c, req.Bundle, owner{Identity: identity, Cgroup: cgroup}); err != nil {
 		return fail(err)
 	}
 	if err := s.openRendezvous(c); err != nil {
@@ -61,9 +61,9 @@ func (s *Service) prepare(b *bundle.Bundle, req *taskapi.CreateTaskRequest, who 
 
 // openStream opens the container's stream, leaves its place in the bundle for the delete action, and starts the
 // supervisor.
-func (s *Service) openStream(c *container, bundleDir string, identity audit.Identity) error {
-	dir := stream.Dir(s.Config.Directories.Audit, identity)
-	w, err := stream.OpenWriter(dir, identity, stream.Options{SegmentBytes: s.Config.Audit.SegmentSize})
+func (s *Service) openStream(c *container, bundleDir string, o owner) error {
+	o.Stream = stream.Dir(s.Config.Directories.Audit, o.Identity)
+	w, err := stream.OpenWriter(o.Stream, o.Identity, stream.Options{SegmentBytes: s.Config.Audit.SegmentSize})
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (s *Service) openStream(c *container, bundleDir string, identity audit.Iden
 			return err
 		}
 	}
-	if err := s.Pod.Record(bundleDir, c.id, owner{Stream: dir, Identity: identity}); err != nil {
+	if err := s.Pod.Record(bundleDir, c.id, o); err != nil {
 		return err
 	}
 	stall := c.profile.StallTimeout

@@ -4,7 +4,6 @@ package shim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -17,24 +16,13 @@ import (
 
 // Program returns the shim as containerd runs it.
 func Program() bootstrap.Program {
-	return bootstrap.Program{Version: version.String(), Configure: configure, Serve: serve, Delete: recordDeath}
-}
-
-// loadConfig reads the configuration. A file that is named must be there; without a name, and without the default
-// file, the built-in default holds.
-func loadConfig(path string) (*config.Config, error) {
-	if path != "" {
-		return config.Load(path)
+	return bootstrap.Program{
+		Version: version.String(), Configure: configure, Serve: serve, Delete: recordDeath, Deleted: sweep,
 	}
-	cfg, err := config.Load(config.DefaultPath)
-	if errors.Is(err, config.ErrAbsent) {
-		return config.Default(), nil
-	}
-	return cfg, err
 }
 
 func configure(path string) (bootstrap.Settings, error) {
-	cfg, err := loadConfig(path)
+	cfg, err := config.LoadOrDefault(path)
 	if err != nil {
 		return bootstrap.Settings{}, err
 	}
@@ -61,7 +49,7 @@ func delegateConfig(d *config.Delegate) delegate.Config {
 }
 
 func serve(_ context.Context, pod *bootstrap.Pod) (*bootstrap.Service, error) {
-	cfg, err := loadConfig(pod.Config)
+	cfg, err := config.LoadOrDefault(pod.Config)
 	if err != nil {
 		return nil, err
 	}

@@ -58,6 +58,10 @@ func TestPodIsHeldAndRecorded(t *testing.T) {
 		if n, err := stream.CheckChain(dirs["main"]); err != nil || n != uint64(len(events)) {
 			t.Errorf("chain of %d records: %d, %v", len(events), n, err)
 		}
+		p.remove()
+		if after := p.events("main"); len(after) != len(events) {
+			t.Errorf("removing the pod in order added %s", after[len(after)-1].Raw)
+		}
 	})
 }
 

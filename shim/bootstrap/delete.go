@@ -68,6 +68,9 @@ func (p Program) delete(ctx context.Context, inv *invocation, warnings io.Writer
 		warn(p.Delete(ctx, d))
 	}
 	out, err := p.deleteByDelegate(ctx, inv, st, settings, configErr)
+	if p.Deleted != nil {
+		warn(p.Deleted(ctx, d))
+	}
 	if !alive {
 		warn(errors.Join(removeSocket(st.Address), removePodDir(st.Dir)))
 	}

@@ -16,7 +16,6 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
-	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
@@ -210,8 +209,7 @@ func fakeServe() error {
 			defer mu.Unlock()
 			if len(containers) == 0 {
 				go func() {
-					s.Shutdown(context.Background())
-					time.Sleep(20 * time.Millisecond)
+					_ = s.Shutdown(context.Background()) // when this call too is answered
 					os.Exit(0)
 				}()
 			}

@@ -46,6 +46,9 @@ type Program struct {
 	// delegate was ended and before its delete action runs. containerd gives a delete five seconds in all. Its
 	// error is printed, and delete goes on. nil: nothing to do.
 	Delete func(ctx context.Context, d *Deletion) error
+	// Deleted is told likewise, after the delegate's delete action and before the pod's directory is removed. nil:
+	// nothing to do.
+	Deleted func(ctx context.Context, d *Deletion) error
 }
 
 // Service is what the owner does in the daemon. Each function may be nil.

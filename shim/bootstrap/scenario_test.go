@@ -17,7 +17,6 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // delegates are those that the scenarios run with: the fake in each form of speech, and real ones of runc's that are in
@@ -71,9 +70,7 @@ func TestLife(t *testing.T) {
 		if st := s.podState(); st.Delegate.Address == r.Address {
 			t.Error("containerd was given the delegate's own address")
 		}
-		if err := s.call(r.Address, r.Version, "Shutdown", &taskapi.ShutdownRequest{ID: "pod"}, &emptypb.Empty{}); err != nil {
-			t.Fatal(err)
-		}
+		s.shutdown(r.Address, r.Version)
 		eventually(t, "delegate and shim end", func() bool { return !alive(pid) && !alive(shim) })
 		s.mustDelete("app")
 		s.mustDelete("pod")
@@ -102,10 +99,7 @@ func TestShimKilled(t *testing.T) {
 		s.mustStart(p, "pod")
 		s.mustStart(p, "app")
 		pid, shim := s.delegatePID(), s.shimPID("pod")
-		if err := unix.Kill(shim, unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "shim ends", func() bool { return !alive(shim) })
+		kill(t, shim)
 		if !alive(pid) {
 			t.Fatal("the delegate died with the shim; the test does not show that delete ends it")
 		}
@@ -149,10 +143,7 @@ func TestStartOverLeftovers(t *testing.T) {
 	s.makeBundle("pod", nil)
 	s.mustStart(newer, "pod")
 	old, shim := s.delegatePID(), s.shimPID("pod")
-	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "shim ends", func() bool { return !alive(shim) })
+	kill(t, shim)
 	r := s.mustStart(newer, "pod")
 	if alive(old) {
 		t.Error("the old delegate still runs")
@@ -160,9 +151,7 @@ func TestStartOverLeftovers(t *testing.T) {
 	if s.delegatePID() == old {
 		t.Error("the old delegate is still recorded")
 	}
-	if err := s.call(r.Address, r.Version, "Shutdown", &taskapi.ShutdownRequest{}, &emptypb.Empty{}); err != nil {
-		t.Fatal(err)
-	}
+	s.shutdown(r.Address, r.Version)
 	eventually(t, "pod ends", func() bool { return len(s.podDirs()) == 0 })
 	s.mustDelete("pod")
 }
@@ -229,10 +218,7 @@ func TestDeleteFromHalf(t *testing.T) {
 			s.makeBundle("pod", nil)
 			s.mustStart(older, "pod")
 			shim := s.shimPID("pod")
-			if err := unix.Kill(shim, unix.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			eventually(t, "shim ends", func() bool { return !alive(shim) })
+			kill(t, shim)
 			damage(t, s)
 			s.mustDelete("pod")
 		})
@@ -245,10 +231,7 @@ func TestDeleteAfterReboot(t *testing.T) {
 	s.makeBundle("pod", nil)
 	s.mustStart(older, "pod")
 	pid, shim := s.delegatePID(), s.shimPID("pod")
-	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "shim ends", func() bool { return !alive(shim) })
+	kill(t, shim)
 	st := s.podState()
 	st.Delegate.Process.BootID = "another"
 	if err := writeJSON(filepath.Join(st.Dir, stateFile), st); err != nil {
@@ -276,9 +259,7 @@ func TestDeleteOfOne(t *testing.T) {
 	if want := "app alive=true lost=false"; !strings.Contains(s.losses(), want) {
 		t.Errorf("losses:\n%swant a line %q", s.losses(), want)
 	}
-	if err := s.call(r.Address, r.Version, "Shutdown", &taskapi.ShutdownRequest{}, &emptypb.Empty{}); err != nil {
-		t.Fatal(err)
-	}
+	s.shutdown(r.Address, r.Version)
 	eventually(t, "pod ends", func() bool { return len(s.podDirs()) == 0 })
 }
 
@@ -308,9 +289,7 @@ func TestRace(t *testing.T) {
 				t.Errorf("addresses: %q, want one", got)
 			}
 			st := s.podState()
-			if err := s.call(st.Address, st.Delegate.Version, "Shutdown", &taskapi.ShutdownRequest{}, &emptypb.Empty{}); err != nil {
-				t.Fatal(err)
-			}
+			s.shutdown(st.Address, st.Delegate.Version)
 			eventually(t, "pod ends", func() bool { return len(s.podDirs()) == 0 })
 		})
 	}
@@ -362,9 +341,7 @@ func TestEvents(t *testing.T) {
 	if got, want := s.events.all(), []string{"/tasks/create", "/tasks/delete"}; !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
-	if err := s.call(r.Address, r.Version, "Shutdown", &taskapi.ShutdownRequest{}, &emptypb.Empty{}); err != nil {
-		t.Fatal(err)
-	}
+	s.shutdown(r.Address, r.Version)
 	eventually(t, "pod ends", func() bool { return len(s.podDirs()) == 0 })
 }
 

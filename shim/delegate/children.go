@@ -4,14 +4,21 @@ package delegate
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// settlePatience is how long a delegate that is to be killed may take to finish what it has begun. containerd gives a
+// delete action five seconds in all.
+const settlePatience = 1500 * time.Millisecond
 
 // becomeSubreaper makes what a delegate's start process leaves behind our child (PR_SET_CHILD_SUBREAPER, prctl(2)),
 // which is how the delegate's pid is known for sure: the peer of its socket is the start process that made it.
@@ -36,7 +43,7 @@ func adopted(known map[int]bool, socket string) (Process, bool) {
 	}
 	if len(found) > 1 {
 		for _, p := range found {
-			if holdsSocket(p.PID, socket) {
+			if slices.Contains(listening(p.PID), socket) {
 				return p, true
 			}
 		}
@@ -49,9 +56,12 @@ func adopted(known map[int]bool, socket string) (Process, bool) {
 }
 
 // children returns the pids of our children.
-func children() []int {
+func children() []int { return childrenOf(os.Getpid()) }
+
+// childrenOf returns the pids of a process's children.
+func childrenOf(parent int) []int {
 	var pids []int
-	lists, _ := filepath.Glob("/proc/self/task/*/children")
+	lists, _ := filepath.Glob("/proc/" + strconv.Itoa(parent) + "/task/*/children")
 	for _, name := range lists {
 		data, err := os.ReadFile(name)
 		if err != nil {
@@ -67,39 +77,63 @@ func children() []int {
 		return pids
 	}
 	// A kernel without CONFIG_PROC_CHILDREN.
-	self := os.Getpid()
 	all, _ := os.ReadDir("/proc")
 	for _, d := range all {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		if st, err := readStat(pid); err == nil && st.ppid == self {
+		if st, err := readStat(pid); err == nil && st.ppid == parent {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
-// holdsSocket says that a process has the listening unix socket at path open.
-func holdsSocket(pid int, path string) bool {
-	data, err := os.ReadFile("/proc/net/unix")
+// settle waits until the delegate has no runtime command under way. Killed in the middle of `runc create`, a delegate
+// leaves a cgroup that its delete action knows nothing of.
+func (i Instance) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settlePatience)
+	defer cancel()
+	for i.Process.Alive() && slices.ContainsFunc(childrenOf(i.Process.PID), isRuntimeCommand) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// isRuntimeCommand says that a process is an OCI runtime at work, as go-runc calls it: its options come first. The
+// init process of a container that waits for its start has none.
+func isRuntimeCommand(pid int) bool {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline")
 	if err != nil {
 		return false
 	}
+	args := bytes.Split(data, []byte{0})
+	return len(args) > 3 && string(args[1]) == "--root"
+}
+
+// listening returns the paths of the unix sockets that a process has open and listens on.
+func listening(pid int) (paths []string) {
+	data, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return nil
+	}
 	// Num RefCount Protocol Flags Type St Inode Path; a listening socket has St 01.
-	inodes := map[string]bool{}
+	byInode := map[string]string{}
 	for line := range bytes.Lines(data) {
 		f := strings.Fields(string(line))
-		if len(f) == 8 && f[7] == path && f[5] == "01" {
-			inodes["socket:["+f[6]+"]"] = true
+		if len(f) == 8 && f[5] == "01" {
+			byInode["socket:["+f[6]+"]"] = f[7]
 		}
 	}
 	fds, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/fd/*")
 	for _, fd := range fds {
-		if target, err := os.Readlink(fd); err == nil && inodes[target] {
-			return true
+		if target, err := os.Readlink(fd); err == nil && byInode[target] != "" {
+			paths = append(paths, byInode[target])
 		}
 	}
-	return false
+	return paths
 }

@@ -22,19 +22,23 @@ func Delete(ctx context.Context, binary string, p Params) ([]byte, error) {
 	return out, nil
 }
 
-// End kills the delegate if it is still alive, verified by start time and boot, and removes its socket. It is what
-// is left to do when our own shim died: the delegate has lost the only way to it.
+// End kills the delegate if it is still alive, verified by start time and boot, and removes its sockets. It is what
+// is left to do when our own shim died: the delegate has lost the only way to it. What the delegate has begun it may
+// finish, within a second and a half.
 func (i Instance) End(ctx context.Context) error {
+	i.settle(ctx)
 	err := i.Process.Kill(ctx)
 	if err != nil {
 		err = fmt.Errorf("end delegate: %w", err)
 	}
-	path, perr := SocketPath(i.Address)
-	if perr != nil {
-		return err // no address was recorded
+	paths := i.Sockets
+	if path, perr := SocketPath(i.Address); perr == nil {
+		paths = append(paths, path)
 	}
-	if rerr := os.Remove(path); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-		err = errors.Join(err, fmt.Errorf("remove the delegate's socket: %w", rerr))
+	for _, path := range paths {
+		if rerr := os.Remove(path); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+			err = errors.Join(err, fmt.Errorf("remove the delegate's socket: %w", rerr))
+		}
 	}
 	return err
 }

@@ -46,6 +46,8 @@ type Instance struct {
 	Address string  `json:"address"` // of its Task API: unix:///path
 	Version int32   `json:"version"` // of the Task API: 2 or 3
 	Process Process `json:"process"`
+	// Sockets are the paths that the delegate listens on; with debug logging runc's has a second one.
+	Sockets []string `json:"sockets,omitempty"`
 }
 
 // Started is the outcome of Start.
@@ -125,7 +127,9 @@ func started(binary string, out []byte, known map[int]bool) (*Started, error) {
 		return nil, err
 	}
 	s := &Started{Instance: Instance{Binary: binary, Address: result.Address, Version: result.Version}, Result: result}
-	s.Process, s.New = adopted(known, path)
+	if s.Process, s.New = adopted(known, path); s.New {
+		s.Sockets = listening(s.Process.PID)
+	}
 	return s, nil
 }
 

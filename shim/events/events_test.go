@@ -54,7 +54,8 @@ func (c *containerd) up() {
 	c.server.RegisterService("other", &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Ping": func(context.Context, func(any) error) (any, error) { return &emptypb.Empty{}, nil },
 	}})
-	go func() { _ = c.server.Serve(context.Background(), l) }()
+	server := c.server
+	go func() { _ = server.Serve(context.Background(), l) }()
 }
 
 func (c *containerd) down() {
@@ -308,12 +309,14 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	go func() { time.Sleep(50 * time.Millisecond); c.up() }()
+	var back sync.WaitGroup
+	back.Go(func() { time.Sleep(50 * time.Millisecond); c.up() })
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := f.Close(ctx); err != nil {
 		t.Error(err)
 	}
+	back.Wait()
 	wantTopics(t, c, topics(3))
 
 	c, f, dial = newStand(t, Config{AckAfter: time.Millisecond})
