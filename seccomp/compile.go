@@ -75,6 +75,9 @@ func (b *builder) build() (*Program, error) {
 	for i := range p.Layers {
 		prog.origins = append(prog.origins, b.text(p.Layers[i].Name))
 	}
+	if err := b.checkOtherArches(pod); err != nil {
+		return nil, fmt.Errorf("the pod's profile: %w", err)
+	}
 	rows := &rowIndex{prog: prog, known: map[string]uint16{}}
 	for _, abi := range p.Native.family() {
 		cols, err := b.columns(abi, pod)

@@ -19,7 +19,8 @@ import (
 type podProfile struct {
 	flags  uint32
 	def    podAction
-	arches []Arch // beside the native one
+	arches []Arch // beside the native one, those of its family
+	others []Arch // those that a native kernel has not; they can only make rules contradict each other
 	rules  []podRule
 	stub   bool // runc answers ENOSYS above the largest number that the profile names
 	blocks blockSet
@@ -53,7 +54,7 @@ func parsePod(p *Policy) (*podProfile, error) {
 		return nil, err
 	}
 	pod := &podProfile{flags: flags, blocks: blockSet{known: map[block]blockID{}}}
-	if pod.arches, err = podArches(s.Architectures, p.Native); err != nil {
+	if err := pod.addArches(s.Architectures, p.Native); err != nil {
 		return nil, err
 	}
 	if pod.def, err = podActionOf(s.DefaultAction, s.DefaultErrnoRet); err != nil {
@@ -203,42 +204,40 @@ func podFlags(list []specs.LinuxSeccompFlag) (uint32, error) {
 	return flags, nil
 }
 
-// otherPodArches are the architectures that runc knows and we have no tables for. Those of the same byte order it
-// can carry in a filter here, where they mean nothing; the others libseccomp refuses.
-var otherPodArches = []struct {
-	name   specs.Arch
-	little bool
-}{
-	{specs.ArchMIPS, false}, {specs.ArchMIPS64, false}, {specs.ArchMIPS64N32, false},
-	{specs.ArchMIPSEL, true}, {specs.ArchMIPSEL64, true}, {specs.ArchMIPSEL64N32, true},
-	{specs.ArchPPC, false}, {specs.ArchPPC64, false}, {specs.ArchPPC64LE, true}, {specs.ArchRISCV64, true},
-	{specs.ArchS390, false}, {specs.ArchS390X, false}, {specs.ArchLOONGARCH64, true},
+// otherPodArches are the architectures that runc knows and we have no tables for. In a filter here they mean nothing:
+// those of another byte order libseccomp refuses, the others have one of ours, of the same width, for a stand-in.
+var otherPodArches = map[specs.Arch]Arch{
+	specs.ArchMIPS: 0, specs.ArchMIPS64: 0, specs.ArchMIPS64N32: 0, specs.ArchPPC: 0, specs.ArchPPC64: 0, specs.ArchS390: 0, specs.ArchS390X: 0,
+	specs.ArchMIPSEL: ArchARM, specs.ArchMIPSEL64N32: ArchARM,
+	specs.ArchMIPSEL64: ArchARM64, specs.ArchPPC64LE: ArchARM64, specs.ArchRISCV64: ArchARM64, specs.ArchLOONGARCH64: ArchARM64,
 }
 
-// podArches returns the listed ABIs that the native kernel can run, beside the native one.
-func podArches(list []specs.Arch, native Arch) ([]Arch, error) {
-	var arches []Arch
-	for _, name := range list {
-		known := slices.IndexFunc(KnownArches(), func(k ArchInfo) bool { return k.Name == string(name) })
-		if known >= 0 {
-			a := KnownArches()[known].Arch
-			if a != native && slices.Contains(native.family(), a) && !slices.Contains(arches, a) {
-				arches = append(arches, a)
-			}
-			continue
-		}
-		i := slices.IndexFunc(otherPodArches, func(k struct {
-			name   specs.Arch
-			little bool
-		}) bool {
-			return k.name == name
-		})
-		if i < 0 {
-			return nil, fmt.Errorf("%q is not an architecture", name)
-		}
-		if !otherPodArches[i].little {
-			return nil, fmt.Errorf("architecture %s has another byte order than %s", name, native.Name())
+func (pod *podProfile) addArches(list []specs.Arch, native Arch) error {
+	put := func(to *[]Arch, a Arch) {
+		if !slices.Contains(*to, a) {
+			*to = append(*to, a)
 		}
 	}
-	return arches, nil
+	for _, name := range list {
+		a := Arch(0)
+		for _, k := range KnownArches() {
+			if k.Name == string(name) {
+				a = k.Arch
+			}
+		}
+		switch standIn, other := otherPodArches[name]; {
+		case a == native:
+		case a != 0 && slices.Contains(native.family(), a):
+			put(&pod.arches, a)
+		case a != 0:
+			put(&pod.others, a)
+		case !other:
+			return fmt.Errorf("%q is not an architecture", name)
+		case standIn == 0:
+			return fmt.Errorf("architecture %s has another byte order than %s", name, native.Name())
+		default:
+			put(&pod.others, standIn)
+		}
+	}
+	return nil
 }

@@ -162,3 +162,16 @@ func (b *builder) podPoints(abi Arch, pod *podProfile, def ref) ([]point, error)
 	}
 	return points, nil
 }
+
+// checkOtherArches finds the contradictions on architectures that are listed in vain; libseccomp refuses them too.
+func (b *builder) checkOtherArches(pod *podProfile) error {
+	if pod == nil {
+		return nil
+	}
+	for _, abi := range pod.others {
+		if _, err := b.podPoints(abi, pod, b.podLeaf(pod.def, RuleDefault)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

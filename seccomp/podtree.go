@@ -89,7 +89,67 @@ func (t *callTree) add(args []Cond, out outcome) error {
 		return errTreeLarge
 	}
 	t.rules = append(t.rules, treeRule{args, out.act})
+	if t.top.covers(test, out.act, false, false).covered() {
+		return nil
+	}
 	return t.top.add(test)
+}
+
+// match is what libseccomp's search for a shorter rule has found: equal tests; where a way of the tree ends with them;
+// all after some tests of the longer rule were passed over.
+type match struct{ equal, ended, passed bool }
+
+func (m match) covered() bool { return m.equal && m.ended && m.passed }
+
+// covers says whether libseccomp takes the rule that starts with test n for covered by a shorter one in the tree,
+// which has the last of its conditions. It compares tests rather than ways, so it can be wrong (for it, a1 == 3
+// covers a0 == 1 with a1 != 3); what it drops, is dropped here too. passed: some tests of the rule were passed over;
+// within: equal ones lead here, so that the next must be equal too.
+func (l *level) covers(n *treeTest, act podAction, passed, within bool) match {
+	m := match{passed: passed}
+	tried := false
+	for _, x := range l.tests {
+		switch {
+		case x.same(n):
+			m.equal = true
+			m.ended = m.ended || x.leaf()
+			if x.t.some() && !n.t.some() || x.f.some() && !n.f.some() {
+				return m
+			}
+			if x.leaf() && n.leaf() && !(x.t.equal(n.t) && x.f.equal(n.f)) {
+				return m
+			}
+			for _, side := range [2][2]branch{{x.t, n.t}, {x.f, n.f}} {
+				if side[0].more == nil || side[1].more == nil {
+					continue
+				}
+				if below := side[0].more.covers(side[1].more.tests[0], act, passed, true); below.equal {
+					m.ended = m.ended || below.ended
+				}
+			}
+			if passed && m.ended && x.t.only(act) && x.f.only(act) {
+				return m
+			}
+		case x.after(n):
+			if passed {
+				return m
+			}
+		case within:
+			return m
+		case !tried:
+			tried = true // it is the same for every x
+			for _, b := range [2]branch{n.t, n.f} {
+				if b.more == nil {
+					continue
+				}
+				if below := l.covers(b.more.tests[0], act, true, false); below.equal {
+					below.ended = below.ended || m.ended
+					return below
+				}
+			}
+		}
+	}
+	return match{}
 }
 
 // chain builds the tests of one rule, from the last condition to the first.
@@ -229,7 +289,7 @@ func (n *treeTest) merge(o *treeTest) error {
 	if n.shared || o.shared {
 		return errTreeShared
 	}
-	leaf := n.t.more == nil && n.f.more == nil || o.t.more == nil && o.f.more == nil
+	leaf := n.leaf() || o.leaf()
 	if o.t.out != nil {
 		switch {
 		case n.t.out == nil:
@@ -237,7 +297,7 @@ func (n *treeTest) merge(o *treeTest) error {
 				return errTreeConflict
 			}
 			n.t = o.t
-			leaf = n.t.more == nil && n.f.more == nil || o.t.more == nil && o.f.more == nil
+			leaf = n.leaf() || o.leaf()
 		case n.t.out.act != o.t.out.act:
 			if o.high && o.full > n.full {
 				n.t.out = o.t.out
@@ -272,6 +332,14 @@ func (n *treeTest) merge(o *treeTest) error {
 		}
 	}
 	return nil
+}
+
+func (n *treeTest) leaf() bool { return n.t.more == nil && n.f.more == nil }
+
+func (b branch) some() bool { return b.out != nil || b.more != nil }
+
+func (b branch) equal(o branch) bool {
+	return (b.out == nil) == (o.out == nil) && (b.out == nil || b.out.act == o.out.act)
 }
 
 // only says that nothing below b has another action.

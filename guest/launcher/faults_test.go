@@ -32,7 +32,7 @@ func (r *run) never(t testing.TB, wantStatus int) {
 	if status != wantStatus {
 		t.Errorf("exit status %d, want %d; stderr %q", status, wantStatus, r.stderr.String())
 	}
-	if r.stdout.Len() > 0 {
+	if r.stdout.String() != "" {
 		t.Errorf("the workload has run: %q", r.stdout.String())
 	}
 }

@@ -119,7 +119,7 @@ func TestPolicyRefusesTheFirstExec(t *testing.T) {
 	if failure, ok := errors.AsType[*rendezvous.ExecError](err); !ok || failure.Stage != plan.StageExec || !errors.Is(err, unix.EPERM) {
 		t.Errorf("got %v, want EPERM from exec", err)
 	}
-	if status := r.wait(t); status != 255 || r.stdout.Len() > 0 {
+	if status := r.wait(t); status != 255 || r.stdout.String() != "" {
 		t.Errorf("exit status %d, stdout %q", status, r.stdout.String())
 	}
 }
@@ -149,7 +149,7 @@ func TestFilterNotLoaded(t *testing.T) {
 			if !ok || failure.Stage != test.stage || failure.Errno != test.errno || failure.Workload() {
 				t.Errorf("got %v, want %v: %v", err, test.stage, test.errno)
 			}
-			if status := r.wait(t); status != 255 || r.stdout.Len() > 0 {
+			if status := r.wait(t); status != 255 || r.stdout.String() != "" {
 				t.Errorf("exit status %d, stdout %q", status, r.stdout.String())
 			}
 		})

@@ -164,8 +164,7 @@ type Plan struct {
 	Filter []byte
 	// FilterFlags are FlagLog and FlagSpecAllow, as the pod's own profile asks.
 	FilterFlags uint32
-	// Caps, if set, are the sets to end with. Only sets that were widened so that the launcher
-	// could load the filter without no_new_privs need it.
+	// Caps, if set, are the sets to end with, where they were widened for the launcher's work.
 	Caps *Caps
 	// Env are the variables to put back into the environment, in ascending order of Index.
 	Env []EnvVar

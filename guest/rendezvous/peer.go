@@ -53,7 +53,7 @@ func newPeer(conn *net.UnixConn) (*peer, error) {
 		if errors.Is(opErr, unix.ENOPROTOOPT) {
 			s.pidfd, opErr = unix.PidfdOpen(s.pid, 0)
 		}
-		if errors.Is(opErr, unix.ESRCH) {
+		if errors.Is(opErr, unix.ESRCH) || errors.Is(opErr, unix.EINVAL) {
 			s.pidfd, opErr = -1, nil // dead: its last message may still be worth reading
 		}
 	})

@@ -36,7 +36,7 @@ type decoder struct {
 }
 
 func newDecoder(proc *procFS) decoder {
-	return decoder{mem: memory{proc: proc, memFD: -1}, arena: make([]byte, 0, arenaSize)}
+	return decoder{mem: memory{proc: proc, cached: -1, own: -1}, arena: make([]byte, 0, arenaSize)}
 }
 
 // form returns how to show a call. What the table does not have (numbers that we do not know, other architectures'

@@ -185,7 +185,7 @@ func TestRegisters(t *testing.T) {
 		{"prctl", []uint64{unix.PR_SET_DUMPABLE, 1}, "option=PR_SET_DUMPABLE arg2=0x1 arg3=0x0 arg4=0x0 arg5=0x0"},
 		{"prctl", []uint64{unix.PR_SET_NAME, 0x10}, "option=PR_SET_NAME name=0x10 arg2=0x10 arg3=0x0 arg4=0x0 arg5=0x0"},
 		{"mprotect", []uint64{0x1000, 4096, 7}, "addr=0x1000 length=4096 prot=PROT_READ|PROT_WRITE|PROT_EXEC"},
-		{"sendto", []uint64{3, 0, 10, unix.MSG_NOSIGNAL, 0, 0}, "fd=3 len=10 flags=MSG_NOSIGNAL"},
+		{"sendto", []uint64{3, 0, 10, unix.MSG_NOSIGNAL, 0, 0}, "fd=3 len=10 flags=MSG_NOSIGNAL addrlen=0"},
 		{"unlinkat", []uint64{3, 1, unix.AT_REMOVEDIR}, "dirfd=3 path=0x1 flags=AT_REMOVEDIR"},
 		{"getppid", nil, ""},
 		{"mount_setattr", []uint64{3, 0, 1, 2, 3}, "dirfd=3 path=NULL flags=0x1 attr=0x2 size=3"},
@@ -267,4 +267,3 @@ func splitWords(line string) []string {
 	}
 	return words
 }
-

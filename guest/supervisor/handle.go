@@ -16,6 +16,9 @@ import (
 // classExec is the audit class of the workload's first exec, which is an event whatever the profile audits.
 const classExec = "exec"
 
+// maxErrno is the kernel's MAX_ERRNO (<linux/err.h>), to which it bounds a filter's errno as well.
+const maxErrno = 4095
+
 // ruleLauncher is the rule id of the denial of a first exec that does not come from the leader.
 const ruleLauncher = "metsuke/launcher"
 
@@ -93,9 +96,13 @@ func (s *Session) audit(call *form, decision *seccomp.Decision, first bool) erro
 // deny answers with an errno, or kills, and sees to it that the stream tells of it: at once, or in a folded record.
 // It never waits for the sink.
 func (s *Session) deny(call *form, decision *seccomp.Decision) error {
-	verdict, errno := audit.VerdictDenied, decision.Errno
+	verdict, errno := audit.VerdictDenied, min(decision.Errno, maxErrno)
 	if decision.Action >= seccomp.ActionKill {
 		verdict, errno = audit.VerdictKilled, uint16(unix.EPERM)
+		if id := s.ids.get(s.req.PID, s.now); id != nil && id.pid == 1 {
+			// The first process of our own pid namespace (a supervisor in the guest) takes no signal from us.
+			verdict = audit.VerdictDenied
+		}
 	}
 	s.sup.counters.denied(decision.RuleID)
 	fold, single := s.folds.hit(foldKey{decision.RuleID, s.req.Data.Arch, s.req.Data.Nr, errno, verdict}, s.now)
@@ -104,35 +111,18 @@ func (s *Session) deny(call *form, decision *seccomp.Decision) error {
 		if !s.listener.Valid(s.req.ID) {
 			s.describeGone(call) // the attempt was made all the same
 		}
-		if verdict == audit.VerdictKilled {
-			if s.syscall.PID == 1 {
-				// The first process of our own pid namespace (a supervisor in the guest) cannot be signalled by us.
-				verdict = audit.VerdictDenied
-				s.syscall.Verdict = verdict
-			} else {
-				errno = 0
-			}
-		}
-		if errno != 0 {
+		if verdict == audit.VerdictDenied && errno != 0 {
 			s.syscall.Errno = errnoName(errno)
 		}
 	}
-	if single {
-		if err := s.sup.append(&s.event, 0); err != nil {
-			single = false
-		} else {
-			s.sup.counters.events.Add(1)
-		}
-	}
-	if !single {
+	if single && s.sup.append(&s.event, 0) == nil {
+		s.sup.counters.events.Add(1)
+	} else {
 		s.sup.counters.folded.Add(1)
 		s.folds.add(fold, s.now, &s.syscall)
 	}
-	if decision.Action >= seccomp.ActionKill {
-		if s.kill() {
-			s.sup.counters.killed.Add(1)
-		}
-		errno = uint16(unix.EPERM)
+	if verdict == audit.VerdictKilled && s.kill() {
+		s.sup.counters.killed.Add(1)
 	}
 	return s.listener.Respond(s.req.ID, notify.Response{Error: -int32(errno)})
 }
@@ -151,6 +141,7 @@ func (s *Session) describe(call *form, decision *seccomp.Decision, verdict audit
 	}
 	ev.Syscall, ev.Nr, ev.Arch = call.name, s.req.Data.Nr, call.arch
 	ev.Class, ev.RuleID, ev.Origin, ev.Verdict = decision.Class, decision.RuleID, decision.Origin, verdict
+	s.dec.mem.cached = s.ids.memory(s.req.PID)
 	ev.Args = s.dec.decode(call, &s.req.Data, s.req.PID)
 	s.event.Time = s.now
 }

@@ -44,23 +44,23 @@ func openDescriptors() []string {
 		link, err := os.Readlink("/proc/self/fd/" + e.Name())
 		if err == nil && (strings.HasPrefix(link, "anon_inode:[eventfd") || strings.HasPrefix(link, "pidfd:") ||
 			strings.HasPrefix(link, "anon_inode:[pidfd") || strings.HasPrefix(link, "anon_inode:seccomp") ||
-			strings.HasPrefix(link, "/proc")) {
+			strings.HasPrefix(link, "/proc") || strings.HasPrefix(link, "anon_inode:[eventpoll")) {
 			found = append(found, e.Name()+" "+link)
 		}
 	}
 	return found
 }
 
-// leftOver returns what is open and was not before. The runtime opens an eventfd for itself when it first polls.
+// leftOver returns what is open and was not before. The runtime opens an epoll descriptor and an eventfd for itself.
 func leftOver(before []string) []string {
 	var left []string
-	eventfds := 0
+	runtimes := 0
 	for _, d := range openDescriptors() {
 		if slices.Contains(before, d) || strings.Contains(d, "/proc/self/fd") || strings.HasSuffix(d, fmt.Sprintf("/proc/%d/fd", os.Getpid())) {
 			continue
 		}
-		if strings.Contains(d, "eventfd") {
-			if eventfds++; eventfds == 1 {
+		if strings.Contains(d, "eventfd") || strings.Contains(d, "eventpoll") {
+			if runtimes++; runtimes <= 2 {
 				continue
 			}
 		}
@@ -265,8 +265,8 @@ func newStand(t testing.TB, opts Options) *stand {
 		if err := sup.Close(); err != nil && !t.Failed() {
 			t.Errorf("Close: %v", err)
 		}
-		if n := sup.pidfds.Load(); n != 0 {
-			t.Errorf("%d pidfds left", n)
+		if n := sup.watched.Load(); n != 0 {
+			t.Errorf("%d threads are still watched", n)
 		}
 		for i := 0; runtime.NumGoroutine() > goroutines; i++ {
 			if i == 200 {

@@ -13,8 +13,8 @@ import (
 // identity is used only if none of these can have made it untrue:
 //
 //   - The thread ended and its number went to another one, which the workload can force. A descriptor of the thread
-//     is kept with the entry, and asked after the notification was received whether it still has its number: a
-//     number is given away only after that.
+//     is kept with the entry; after a notification was received they are all asked for threads that have ended, whose
+//     entries go. The kernel wakes a descriptor before it gives the number away, so what is left is the caller's.
 //   - The caller changed itself: exec, set*id, capset and PR_SET_NAME are always notified and make the entry stale.
 //   - Another thread of its process exec'd, which makes the leader another program. From that notification until
 //     the exec'ing thread is gone or calls again, the leader's identity is read anew for each call.
@@ -25,7 +25,7 @@ import (
 const (
 	identityTTL   = time.Second
 	maxIdentities = 256 // entries of a session
-	maxPidfds     = 512 // descriptors of all sessions of a container
+	maxWatched    = 512 // entries of all sessions of a container; each has up to two descriptors
 	maxExecing    = 64  // execs of non-leaders under way; with more, no leader is cached
 )
 
@@ -39,7 +39,9 @@ type identity struct {
 type identityEntry struct {
 	identity
 	pidfd int
+	mem   int // /proc/PID/mem; -1: not open
 	stale bool
+	used  bool // more than once
 	read  time.Time
 }
 
@@ -51,6 +53,7 @@ type identities struct {
 	proc     *procFS
 	budget   *atomic.Int64
 	byTID    map[uint32]*identityEntry
+	watch    int // epoll descriptor of all pidfds; -1: not made yet
 	execs    []execing
 	overflow bool     // execs did not fit: no leader is cached any more
 	uncached identity // what get returned last, if it is not an entry's
@@ -59,7 +62,7 @@ type identities struct {
 }
 
 func newIdentities(proc *procFS, budget *atomic.Int64) identities {
-	return identities{proc: proc, budget: budget, byTID: map[uint32]*identityEntry{}}
+	return identities{proc: proc, budget: budget, byTID: map[uint32]*identityEntry{}, watch: -1}
 }
 
 // get returns the identity of the thread that made the notification in hand, or nil if it cannot be read. The result
@@ -70,13 +73,10 @@ func (c *identities) get(tid uint32, now time.Time) *identity {
 	if tid == 0 {
 		return nil
 	}
+	c.bury()
 	e := c.byTID[tid]
-	if e != nil && !holdsNumber(e.pidfd) {
-		c.drop(tid)
-		e = nil
-	}
 	if e != nil && !e.stale && now.Sub(e.read) < identityTTL && !c.execUnderWay(&e.identity) {
-		c.lastPID = e.pid
+		c.lastPID, e.used = e.pid, true
 		return &e.identity
 	}
 	target := &c.uncached
@@ -89,7 +89,7 @@ func (c *identities) get(tid uint32, now time.Time) *identity {
 	}
 	c.lastPID = target.pid
 	if e != nil {
-		e.read, e.stale = now, c.execUnderWay(target)
+		e.read, e.stale, e.used = now, c.execUnderWay(target), true
 		return target
 	}
 	if e = c.insert(target, now); e == nil {
@@ -103,20 +103,72 @@ func (c *identities) insert(id *identity, now time.Time) *identityEntry {
 	if c.execUnderWay(id) {
 		return nil
 	}
-	if c.budget.Load() >= maxPidfds && len(c.byTID) == 0 {
+	if c.budget.Load() >= maxWatched && len(c.byTID) == 0 {
 		return nil
 	}
-	if len(c.byTID) >= maxIdentities || c.budget.Load() >= maxPidfds {
+	if len(c.byTID) >= maxIdentities || c.budget.Load() >= maxWatched {
 		c.evict()
+	}
+	if c.watch < 0 {
+		fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+		if err != nil {
+			return nil
+		}
+		c.watch = fd
 	}
 	fd := c.openPidfd(id.tid)
 	if fd < 0 {
 		return nil
 	}
+	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(id.tid)}
+	if unix.EpollCtl(c.watch, unix.EPOLL_CTL_ADD, fd, &event) != nil {
+		_ = unix.Close(fd)
+		return nil
+	}
 	c.budget.Add(1)
-	e := &identityEntry{identity: *id, pidfd: fd, read: now}
+	e := &identityEntry{identity: *id, pidfd: fd, mem: -1, read: now}
 	c.byTID[id.tid] = e
 	return e
+}
+
+// bury drops the entries of threads that have ended.
+func (c *identities) bury() {
+	for len(c.byTID) > 0 {
+		var events [16]unix.EpollEvent
+		n := epollNow(c.watch, events[:])
+		for i := range n {
+			c.drop(uint32(events[i].Fd))
+		}
+		if n < len(events) {
+			return
+		}
+	}
+}
+
+// memory returns a descriptor of the memory of the thread that get was asked for last, or -1. It is opened for the
+// second call of a thread: many make only one. It must not be used for another thread, and is good for one call.
+func (c *identities) memory(tid uint32) int {
+	e := c.byTID[tid]
+	if e == nil || e.stale || !e.used {
+		return -1
+	}
+	if e.mem < 0 {
+		e.mem = c.proc.openMemory(tid)
+	}
+	return e.mem
+}
+
+// changed makes an entry stale. Its memory may be another soon: that of the new program.
+func (e *identityEntry) changed() {
+	e.stale = true
+	e.closeMemory()
+}
+
+func (e *identityEntry) closeMemory() {
+	if e.mem >= 0 {
+		_ = unix.Close(e.mem)
+		e.mem = -1
+	}
 }
 
 // openPidfd returns a descriptor of a thread, or of its process if the kernel has no descriptors of threads and it is
@@ -133,14 +185,11 @@ func (c *identities) openPidfd(tid uint32) int {
 	return fd
 }
 
-// evict drops an entry: of some at random a dead one, else the last that was looked at.
+// evict drops an entry at random.
 func (c *identities) evict() {
-	tries := 4
-	for tid, e := range c.byTID {
-		if tries--; tries == 0 || !holdsNumber(e.pidfd) {
-			c.drop(tid)
-			return
-		}
+	for tid := range c.byTID {
+		c.drop(tid)
+		return
 	}
 }
 
@@ -151,6 +200,9 @@ func (c *identities) drop(tid uint32) {
 		return
 	}
 	delete(c.byTID, tid)
+	e.closeMemory()
+	// Not left to close(2): a child of ours between fork and exec may hold a copy, and keep the registration.
+	_ = unix.EpollCtl(c.watch, unix.EPOLL_CTL_DEL, e.pidfd, nil)
 	_ = unix.Close(e.pidfd)
 	c.budget.Add(-1)
 }
@@ -161,14 +213,14 @@ func (c *identities) changes(tid uint32, call *form) {
 		return
 	}
 	if e := c.byTID[tid]; e != nil {
-		e.stale = true
+		e.changed()
 	}
 	pid := c.lastPID
 	if !call.exec || pid == tid || pid == 0 {
 		return
 	}
 	if e := c.byTID[pid]; e != nil {
-		e.stale = true
+		e.changed()
 	}
 	if len(c.execs) >= maxExecing {
 		c.overflow = true
@@ -218,9 +270,8 @@ func (c *identities) close() {
 	for tid := range c.byTID {
 		c.drop(tid)
 	}
-}
-
-// holdsNumber tells whether the thread of a descriptor still has its number: until it is reaped, nobody else can.
-func holdsNumber(pidfd int) bool {
-	return unix.PidfdSendSignal(pidfd, 0, nil, 0) == nil
+	if c.watch >= 0 {
+		_ = unix.Close(c.watch)
+		c.watch = -1
+	}
 }

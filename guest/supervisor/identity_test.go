@@ -163,7 +163,7 @@ func TestIdentityCacheIsBounded(t *testing.T) {
 		pid, _ := sleeper(t)
 		pids = append(pids, pid)
 	}
-	budget.Store(maxPidfds - 5) // other sessions'
+	budget.Store(maxWatched - 5) // other sessions'
 	for range 3 {
 		for _, pid := range pids {
 			if id := c.get(pid, time.Now()); id == nil || id.tid != pid {
@@ -175,7 +175,7 @@ func TestIdentityCacheIsBounded(t *testing.T) {
 		t.Errorf("%d entries, room for 5", len(c.byTID))
 	}
 	c.close()
-	budget.Store(maxPidfds)
+	budget.Store(maxWatched)
 	if id := c.get(pids[0], time.Now()); id == nil || id.tid != pids[0] || len(c.byTID) != 0 {
 		t.Errorf("without room: %+v, %d entries", id, len(c.byTID))
 	}

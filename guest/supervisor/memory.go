@@ -3,8 +3,6 @@
 package supervisor
 
 import (
-	"strconv"
-
 	"golang.org/x/sys/unix"
 )
 
@@ -18,8 +16,8 @@ type memory struct {
 	proc   *procFS
 	local  [1]unix.Iovec
 	remote [2]unix.RemoteIovec
-	memFD  int // /proc/<memPID>/mem of this notification, where process_vm_readv cannot be used; -1: none
-	memPID uint32
+	cached int // descriptor of the caller's memory, if the identity cache has one; -1: none
+	own    int // the same, opened for this notification where process_vm_readv cannot be used; -1: none
 }
 
 // read fills dst from a thread's memory at addr and returns how many bytes it got, from the beginning; 0 if addr is
@@ -27,6 +25,11 @@ type memory struct {
 func (m *memory) read(tid uint32, addr uint64, dst []byte) int {
 	if tid == 0 || addr == 0 || len(dst) == 0 || addr+uint64(len(dst)) < addr {
 		return 0
+	}
+	if m.cached >= 0 { // a quarter faster than process_vm_readv, which asks for permission anew
+		if n := preadAt(m.cached, addr, dst); n > 0 {
+			return n
+		}
 	}
 	if m.proc.noReadv.Load() {
 		return m.readFile(tid, addr, dst)
@@ -56,20 +59,18 @@ func (m *memory) read(tid uint32, addr uint64, dst []byte) int {
 // readFile reads through /proc/PID/mem. The descriptor lives for one notification: an exec would leave it with the
 // memory of a program that is gone, or, after a vfork, with the parent's.
 func (m *memory) readFile(tid uint32, addr uint64, dst []byte) int {
-	if m.memFD >= 0 && m.memPID != tid {
-		m.close()
+	if m.own < 0 {
+		m.own = m.proc.openMemory(tid)
 	}
-	if m.memFD < 0 {
-		fd, err := unix.Openat(m.proc.fd, strconv.FormatUint(uint64(tid), 10)+"/mem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			return 0
-		}
-		m.memFD, m.memPID = fd, tid
-	}
-	if addr+uint64(len(dst)) > 1<<63-1 {
+	return preadAt(m.own, addr, dst)
+}
+
+// preadAt stops at the first unreadable page.
+func preadAt(fd int, addr uint64, dst []byte) int {
+	if fd < 0 || addr+uint64(len(dst)) > 1<<63-1 {
 		return 0
 	}
-	n, err := unix.Pread(m.memFD, dst, int64(addr)) // stops at the first unreadable page
+	n, err := unix.Pread(fd, dst, int64(addr))
 	if err != nil {
 		return 0
 	}
@@ -78,8 +79,8 @@ func (m *memory) readFile(tid uint32, addr uint64, dst []byte) int {
 
 // close ends the reads for one notification.
 func (m *memory) close() {
-	if m.memFD >= 0 {
-		_ = unix.Close(m.memFD)
-		m.memFD = -1
+	if m.own >= 0 {
+		_ = unix.Close(m.own)
 	}
+	m.own, m.cached = -1, -1
 }

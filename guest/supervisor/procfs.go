@@ -68,6 +68,15 @@ func (p *procFS) readIdentity(tid uint32, id *identity, buf []byte) bool {
 	return true
 }
 
+// openMemory opens a thread's memory for reading; -1 if that cannot be.
+func (p *procFS) openMemory(tid uint32) int {
+	fd, err := unix.Openat(p.fd, strconv.FormatUint(uint64(tid), 10)+"/mem", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
 // parseStatus takes an identity out of the beginning of /proc/PID/status (proc_pid_status(5)). The kernel escapes line
 // ends in the name, so a workload cannot forge a line.
 func parseStatus(status []byte, id *identity) bool {

@@ -45,7 +45,7 @@ func newSession(sup *Supervisor, l *notify.Listener, stop int, leader Leader, ex
 		sup: sup, exec: exec, leader: leader, listener: l, stopFD: stop, wait: stop,
 		started: make(chan struct{}), done: make(chan struct{}),
 	}
-	s.ids = newIdentities(sup.proc, &sup.pidfds)
+	s.ids = newIdentities(sup.proc, &sup.watched)
 	s.dec = newDecoder(sup.proc)
 	s.folds = newFolds(sup.foldSink)
 	s.event = audit.Event{Exec: exec, Kind: audit.KindSyscall, Syscall: &s.syscall}

@@ -85,7 +85,7 @@ type Supervisor struct {
 	proc     *procFS
 	counters counters
 	loss     lossState
-	pidfds   atomic.Int64 // descriptors that the identity caches of all sessions hold
+	watched  atomic.Int64 // entries of the identity caches of all sessions
 
 	release sync.Once // of proc
 

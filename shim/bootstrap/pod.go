@@ -36,7 +36,8 @@ func (p *Pod) Record(bundle, container string, owner any) error {
 	return writeRecord(bundle, &Record{State: p.State, Container: container, Owner: raw})
 }
 
-// CloseRecord marks a container's record as done with, once its Delete has succeeded. A bundle that is gone is fine.
+// CloseRecord marks a container's record as done with, once its Delete has succeeded or its Create has failed: without
+// it the delete action that follows reports the container as lost. A bundle that is gone is fine.
 func (p *Pod) CloseRecord(bundle string) error {
 	r, err := ReadRecord(bundle)
 	if errors.Is(err, os.ErrNotExist) {

@@ -64,19 +64,20 @@ func (p Program) start(ctx context.Context, inv *invocation) (_ []byte, err erro
 		return nil, errors.Join(err, endNew(ctx, d))
 	}
 	version := advertised(inv, d.Version)
-	if d.New {
-		if err := s.lead(ctx, d, address, version < d.Version); err != nil {
-			return nil, errors.Join(err, endNew(ctx, d))
-		}
-	} else {
-		if err := s.join(ctx, address); err != nil {
-			return nil, err
-		}
+	// The daemon comes last: once it is there, nothing can fail any more.
+	out, err := answer(d.Result, address, version, inv.bootstrap != nil)
+	if err == nil {
+		err = writeAddress(inv.bundle, address, inv.bootstrap != nil)
 	}
-	if err := writeAddress(inv.bundle, address, inv.bootstrap != nil); err != nil {
-		return nil, err
+	if err == nil && d.New {
+		err = s.lead(ctx, d, address, version < d.Version)
+	} else if err == nil {
+		err = s.join(ctx, address)
 	}
-	return answer(d.Result, address, version, inv.bootstrap != nil)
+	if err != nil {
+		return nil, errors.Join(err, endNew(ctx, d))
+	}
+	return out, nil
 }
 
 // endNew ends a delegate that this start made and cannot use.

@@ -3,14 +3,11 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -19,146 +16,11 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/ttrpc"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
-
-const testService = "test.Service"
-
-// upstream is a ttrpc server with the methods that the tests need.
-type upstream struct {
-	server  *ttrpc.Server
-	release chan struct{} // ends Block
-	path    string
-	ended   chan error // what a Block's context said at its end
-}
-
-func newUpstream(t *testing.T) *upstream {
-	t.Helper()
-	u := &upstream{release: make(chan struct{}), path: filepath.Join(t.TempDir(), "up"), ended: make(chan error, 16)}
-	var err error
-	if u.server, err = ttrpc.NewServer(); err != nil {
-		t.Fatal(err)
-	}
-	text := func(f func(context.Context, string) (string, error)) ttrpc.Method {
-		return func(ctx context.Context, unmarshal func(any) error) (any, error) {
-			var in wrapperspb.StringValue
-			if err := unmarshal(&in); err != nil {
-				return nil, err
-			}
-			out, err := f(ctx, in.Value)
-			return wrapperspb.String(out), err
-		}
-	}
-	u.server.RegisterService(testService, &ttrpc.ServiceDesc{
-		Methods: map[string]ttrpc.Method{
-			"Echo": text(func(_ context.Context, s string) (string, error) { return s, nil }),
-			"Fail": text(func(context.Context, string) (string, error) {
-				st, err := status.New(codes.NotFound, "no such thing").WithDetails(&errdetails.ErrorInfo{Reason: "R"})
-				return "", errors.Join(st.Err(), err)
-			}),
-			"Block": text(func(ctx context.Context, s string) (string, error) {
-				select {
-				case <-u.release:
-					return s, nil
-				case <-ctx.Done():
-					u.ended <- ctx.Err()
-					return "", ctx.Err()
-				}
-			}),
-			"Context": text(func(ctx context.Context, key string) (string, error) {
-				v, _ := ttrpc.GetMetadataValue(ctx, key)
-				d, ok := ctx.Deadline()
-				return fmt.Sprintf("%s %v %v", v, ok, ok && time.Until(d) > 0 && time.Until(d) <= time.Minute), nil
-			}),
-		},
-		Streams: map[string]ttrpc.Stream{"Double": {
-			StreamingClient: true, StreamingServer: true,
-			Handler: func(_ context.Context, s ttrpc.StreamServer) (any, error) {
-				for {
-					var in wrapperspb.StringValue
-					if err := s.RecvMsg(&in); errors.Is(err, io.EOF) {
-						return nil, nil
-					} else if err != nil {
-						return nil, err
-					}
-					for range 2 {
-						if err := s.SendMsg(&in); err != nil {
-							return nil, err
-						}
-					}
-				}
-			},
-		}},
-	})
-	l, err := net.Listen("unix", u.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { _ = u.server.Serve(context.Background(), l) }()
-	t.Cleanup(func() { u.server.Close() })
-	return u
-}
-
-// through serves a proxy before u and returns a client of it.
-func through(t *testing.T, cfg Config) (*Server, *ttrpc.Client, string) {
-	t.Helper()
-	s := New(cfg)
-	path := filepath.Join(t.TempDir(), "p")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	t.Cleanup(func() {
-		s.Close()
-		if err := <-done; err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	return s, dial(t, path), path
-}
-
-func dial(t *testing.T, path string) *ttrpc.Client {
-	t.Helper()
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := ttrpc.NewClient(conn)
-	t.Cleanup(func() { c.Close() })
-	return c
-}
-
-func call(ctx context.Context, c *ttrpc.Client, method, text string) (string, error) {
-	var out wrapperspb.StringValue
-	err := c.Call(ctx, testService, method, wrapperspb.String(text), &out)
-	return out.Value, err
-}
-
-func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// intercept handles the methods named.
-func intercept(h Handler, methods ...string) func(*Call) Handler {
-	return func(c *Call) Handler {
-		for _, m := range methods {
-			if c.Service == testService && c.Method == m {
-				return h
-			}
-		}
-		return nil
-	}
-}
-
-func forward(ctx context.Context, c *Call, next Next) ([]byte, error) { return next(ctx, c.Payload) }
 
 // The same calls give the same answers without a proxy, through one, and through a handler that changes nothing.
 func TestTransparent(t *testing.T) {
@@ -365,144 +227,6 @@ func TestAnswerBeforeEnd(t *testing.T) {
 	}
 }
 
-// exchangeRaw writes raw frames and returns the first frame that comes back.
-func exchangeRaw(t *testing.T, path string, frames ...[]byte) (header, []byte) {
-	t.Helper()
-	conn, err := net.Dial("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	for _, f := range frames {
-		if _, err := conn.Write(f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	r := frameReader{r: conn}
-	h, frame, err := r.next()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return h, frame[headerLen:]
-}
-
-// Frames that are no proper requests get the answer that ttrpc itself gives.
-func TestBadFramesAsTTRPC(t *testing.T) {
-	u := newUpstream(t)
-	_, _, path := through(t, Config{Dial: DialUnix(u.path), Intercept: intercept(forward, "Echo")})
-	request, _ := proto.Marshal(&ttrpc.Request{Service: testService, Method: "Echo"})
-	for name, frame := range map[string][]byte{
-		"oversized":       append(oversizedHeader(1), make([]byte, maxFrame+1)...),
-		"undecodable":     appendFrame(nil, 1, frameRequest, 0, []byte("\xff\xff\xff")),
-		"data of nothing": appendFrame(nil, 3, 3, 0, []byte("x")),
-		"request":         appendFrame(nil, 1, frameRequest, 0, request),
-		"future kind":     append(appendFrame(nil, 1, 9, 7, []byte("?")), appendFrame(nil, 1, frameRequest, 0, request)...),
-	} {
-		t.Run(name, func(t *testing.T) {
-			wantH, want := exchangeRaw(t, u.path, frame)
-			gotH, got := exchangeRaw(t, path, frame)
-			var a, b ttrpc.Response
-			if err := errors.Join(proto.Unmarshal(want, &a), proto.Unmarshal(got, &b)); err != nil {
-				t.Fatal(err)
-			}
-			// A status of zero and none are the same; only the upstream's own path says which.
-			if a.Status.GetCode() == 0 && b.Status.GetCode() == 0 {
-				a.Status, b.Status = nil, nil
-			}
-			if gotH.kind != wantH.kind || gotH.stream != wantH.stream || gotH.flags != wantH.flags || !proto.Equal(&a, &b) {
-				t.Errorf("answer %+v %v, ttrpc's is %+v %v", gotH, &b, wantH, &a)
-			}
-		})
-	}
-}
-
-func oversizedHeader(stream uint32) []byte {
-	b := make([]byte, headerLen)
-	header{length: maxFrame + 1, stream: stream, kind: frameRequest}.put(b)
-	return b
-}
-
-// Frames of kinds that we do not know reach the upstream as they are, byte for byte.
-func TestVerbatim(t *testing.T) {
-	var want []byte
-	unknown, _ := proto.Marshal(&ttrpc.Request{Service: "s", Method: "m", Payload: []byte("p")})
-	unknown = append(unknown, "\xa2\x06\x03new"...) // field 100: of a newer envelope
-	for i, f := range [][]byte{unknown, {}, bytes.Repeat([]byte("z"), 100_000)} {
-		kind := []frameKind{frameRequest, 3, 200}[i]
-		want = appendFrame(want, uint32(2*i+1), kind, uint8(0xf0+i), f)
-	}
-	path := filepath.Join(t.TempDir(), "up")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	got := make(chan []byte, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		buf := make([]byte, len(want))
-		_, _ = io.ReadFull(conn, buf)
-		got <- buf
-		_, _ = conn.Write(want) // and back
-		_, _ = io.Copy(io.Discard, conn)
-	}()
-	_, _, proxyPath := through(t, Config{Dial: DialUnix(path), Intercept: intercept(forward, "Echo")})
-	conn, err := net.Dial("unix", proxyPath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write(want); err != nil {
-		t.Fatal(err)
-	}
-	if b := <-got; !bytes.Equal(b, want) {
-		t.Error("the upstream got other bytes")
-	}
-	back := make([]byte, len(want))
-	if _, err := io.ReadFull(conn, back); err != nil || !bytes.Equal(back, want) {
-		t.Errorf("the client got other bytes (%v)", err)
-	}
-}
-
-// Fields of the envelope that are newer than us survive a handler.
-func TestUnknownEnvelopeFields(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "up")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	got := make(chan []byte, 1)
-	go func() {
-		conn, err := l.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		r := frameReader{r: conn}
-		_, frame, _ := r.next()
-		got <- bytes.Clone(frame)
-	}()
-	_, _, proxyPath := through(t, Config{Dial: DialUnix(path), Intercept: func(*Call) Handler { return forward }})
-	body, _ := proto.Marshal(&ttrpc.Request{Service: "s", Method: "m"})
-	conn, err := net.Dial("unix", proxyPath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if _, err := conn.Write(appendFrame(nil, 1, frameRequest, 0, append(body, "\xa2\x06\x03new"...))); err != nil {
-		t.Fatal(err)
-	}
-	if frame := <-got; !bytes.Contains(frame, []byte("\xa2\x06\x03new")) {
-		t.Errorf("the unknown field is lost: %q", frame)
-	}
-}
-
 // A slow reader blocks itself alone.
 func TestSlowReader(t *testing.T) {
 	u := newUpstream(t)
@@ -523,43 +247,4 @@ func TestSlowReader(t *testing.T) {
 	if got, err := call(within(t), dial(t, path), "Echo", "quick"); err != nil || got != "quick" {
 		t.Errorf("%q, %v", got, err)
 	}
-}
-
-func waitFor(t *testing.T, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("not within five seconds")
-		}
-	}
-}
-
-func FuzzFrameReader(f *testing.F) {
-	f.Add([]byte{})
-	f.Add(appendFrame(nil, 1, frameRequest, 0, []byte("abc")))
-	f.Add(appendFrame(appendFrame(nil, 1, frameRequest, 0, nil), 3, frameResponse, 4, []byte("x")))
-	f.Add(append(oversizedHeader(9), "rest"...))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r := frameReader{r: bytes.NewReader(data)}
-		var back []byte
-		for {
-			h, frame, err := r.next()
-			if errors.Is(err, errOversized) {
-				if h.length <= maxFrame || r.discard(h) == nil && int(h.length) > len(data) {
-					t.Fatalf("oversized frame %+v of %d bytes", h, len(data))
-				}
-				return
-			}
-			if err != nil {
-				break
-			}
-			if int(h.length) != len(frame)-headerLen || binary.BigEndian.Uint32(frame[4:8]) != h.stream {
-				t.Fatalf("header %+v, frame %x", h, frame)
-			}
-			back = append(back, frame...)
-		}
-		if !bytes.HasPrefix(data, back) {
-			t.Fatalf("read %x from %x", back, data)
-		}
-	})
 }

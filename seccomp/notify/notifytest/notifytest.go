@@ -55,21 +55,39 @@ func launch(program string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("no_new_privs: %w", err)
 	}
+	// What the filter notifies, the thread that it binds cannot call before somebody listens: another one, which
+	// must be there before, does the talking.
+	listener, armed := make(chan int), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		armed <- nil
+		armed <- handOver(<-listener)
+	}()
+	<-armed
 	fd, errno := install(raw)
 	if errno != 0 {
 		return fmt.Errorf("seccomp: %w", errno)
 	}
+	listener <- fd
+	if err := <-armed; err != nil {
+		return err
+	}
+	return unix.Exec(argv[0], argv, env)
+}
+
+// handOver sends the listener and waits to be armed.
+func handOver(fd int) error {
 	if err := unix.Sendmsg(socketFD, []byte{'L'}, unix.UnixRights(fd), nil, 0); err != nil {
 		return fmt.Errorf("send listener: %w", err)
 	}
 	// A copy of ours would keep the listener alive while our own exec waits for an answer from it.
 	unix.Close(fd)
+	unix.CloseOnExec(socketFD)
 	var armed [1]byte
 	if n, err := unix.Read(socketFD, armed[:]); n != 1 {
 		return fmt.Errorf("not armed: %w", err)
 	}
-	unix.CloseOnExec(socketFD)
-	return unix.Exec(argv[0], argv, env)
+	return nil
 }
 
 // Process is a launched program.
