@@ -7,10 +7,11 @@ import (
 	"fmt"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
-	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"metsuke.dev/metsuke/shim/proxy"
 )
 
 // signal has the delegate signal a process on our own account: all of the container's if exec is empty.
@@ -30,13 +31,7 @@ func (s *Service) deleteTask(ctx context.Context, id string) error {
 	return nil
 }
 
-// ask makes a call of our own to the delegate. It is rare, so it makes a connection of its own.
+// ask makes a call of our own to the delegate.
 func (s *Service) ask(ctx context.Context, method string, req, resp proto.Message) error {
-	conn, err := s.Pod.Dial(ctx)
-	if err != nil {
-		return err
-	}
-	client := ttrpc.NewClient(conn)
-	defer client.Close()
-	return client.Call(ctx, s.Pod.TaskService(), method, req, resp)
+	return proxy.Invoke(ctx, s.Pod.Dial, s.Pod.TaskService(), method, req, resp)
 }

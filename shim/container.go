@@ -23,6 +23,7 @@ import (
 	"metsuke.dev/metsuke/guest/supervisor"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/seccomp"
+	"metsuke.dev/metsuke/shim/bundle"
 )
 
 // drainGrace bounds how long the end of a container waits for its last events before the exit record is written.
@@ -43,8 +44,8 @@ type container struct {
 	stream  *stream.Writer
 	meeting *rendezvous.Rendezvous
 	watch   *supervisor.Supervisor
-	// capabilities are the init process's own, if the rewrite widened them.
-	capabilities *specs.LinuxCapabilities
+	// capabilities are the init process's own, before the rewrite.
+	capabilities bundle.Capabilities
 	exited       chan struct{} // closed when the exit record is written
 	once         sync.Once     // closes exited
 
@@ -52,6 +53,7 @@ type container struct {
 
 	mu      sync.Mutex
 	pid     int                   // guarded by mu; of the init process, 0 before the delegate told it
+	pidfd   *os.File              // guarded by mu; of the same process, nil when there is none
 	current *specs.LinuxResources // guarded by mu; in force, for ClampUpdate
 	starts  map[string]*launch    // guarded by mu; by exec id, "" for the init process
 	oom     bool                  // guarded by mu; an OOM was seen
@@ -83,6 +85,32 @@ func (c *container) expect(token string, helper rendezvous.FileID, l *launch, p 
 	}
 	c.starts[l.exec] = l
 	return nil
+}
+
+// created takes note of the init process that the delegate made, and returns its launch.
+func (c *container) created(pid int) (*launch, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("init process %d: %w", pid, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pid, c.pidfd = pid, os.NewFile(uintptr(fd), "pidfd")
+	return c.starts[""], nil
+}
+
+// killInit kills the init process, and no later process with its pid.
+func (c *container) killInit() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.pidfd == nil {
+		return nil
+	}
+	err := unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	return err
 }
 
 // take returns the launch that Start is for; nil if there is none to be armed.
@@ -206,9 +234,14 @@ func (c *container) close() {
 	c.mu.Lock()
 	over := c.over
 	c.over = true
+	pidfd := c.pidfd
+	c.pidfd = nil
 	c.mu.Unlock()
 	if over {
 		return
+	}
+	if pidfd != nil {
+		pidfd.Close()
 	}
 	logger := log.L.WithField("container", c.id)
 	if c.meeting != nil {

@@ -4,6 +4,7 @@ package shim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -103,8 +104,8 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	if c != nil {
 		c.close()
 	}
-	if rerr := b.Restore(); rerr != nil {
-		log.G(ctx).WithError(rerr).WithField("container", req.ID).Warn("bundle stays rewritten")
+	if rerr := errors.Join(b.Restore(), s.Pod.CloseRecord(req.Bundle)); rerr != nil {
+		log.G(ctx).WithError(rerr).WithField("container", req.ID).Warn("bundle is not as it was")
 	}
 	return nil, nil, err
 }
@@ -122,11 +123,10 @@ func (s *Service) createPrepared(ctx context.Context, c *container, req *taskapi
 	pid := int(created.Pid)
 	err = bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", pid), s.helper)
 	if err == nil {
-		c.mu.Lock()
-		c.pid = pid
-		l := c.starts[""]
-		c.mu.Unlock()
-		err = l.pending.Confirm(pid)
+		var l *launch
+		if l, err = c.created(pid); err == nil {
+			err = l.pending.Confirm(pid)
+		}
 	}
 	if err != nil {
 		s.discard(c.id)

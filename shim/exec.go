@@ -9,6 +9,7 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
 
+	"metsuke.dev/metsuke/guest/plan"
 	"metsuke.dev/metsuke/guest/rendezvous"
 	"metsuke.dev/metsuke/shim/bundle"
 	"metsuke.dev/metsuke/shim/proxy"
@@ -59,13 +60,11 @@ func (s *Service) rewriteExec(c *container, req *taskapi.ExecProcessRequest) err
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	token := rendezvous.NewToken()
-	edits, collect, err := s.processEdits(c, process, token, c.capabilities)
-	if err != nil {
-		return err
-	}
-	if req.Spec.Value, err = bundle.EditProcess(req.Spec.Value, edits...); err != nil {
+	var p plan.Plan
+	var own bundle.Capabilities
+	if req.Spec.Value, err = bundle.EditProcess(req.Spec.Value, c.processEdits(token, &c.capabilities, &p, &own)...); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	p, _ := collect()
-	return c.expect(token, s.helperID, l, p)
+	p.Caps = own.Plan
+	return c.expect(token, s.helperID, l, &p)
 }

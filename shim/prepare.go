@@ -105,25 +105,19 @@ func (s *Service) rewrite(b *bundle.Bundle, c *container) error {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	token := rendezvous.NewToken()
-	l := &launch{}
+	l, p := &launch{}, &plan.Plan{}
 	if l.argv, err = process.Args(); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	edits, collect, err := s.processEdits(c, process, token, nil)
-	if err != nil {
-		return err
-	}
 	err = b.Apply(
 		bundle.ClampLimits(c.limits, s.host.Version, &c.clamped),
-		bundle.MountHelper(s.helper),
-		bundle.MountSocket(c.socketPath()),
-		bundle.OnProcess(edits...),
+		bundle.MountPrivate(s.helper, c.socketPath()),
+		bundle.OnProcess(c.processEdits(token, nil, p, &c.capabilities)...),
 	)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
-	p, was := collect()
-	c.capabilities = was
+	p.Caps = c.capabilities.Plan
 	if c.current, err = b.Spec().Resources(); err != nil {
 		return err
 	}
@@ -133,36 +127,12 @@ func (s *Service) rewrite(b *bundle.Bundle, c *container) error {
 	return b.Commit()
 }
 
-// processEdits returns the edits of a process, and what collects the plan once they are made. was are the container's
-// original capabilities, for an exec.
-func (s *Service) processEdits(c *container, process *bundle.Process, token string, was *specs.LinuxCapabilities) (
-	[]bundle.ProcessEdit, func() (*plan.Plan, *specs.LinuxCapabilities), error,
-) {
-	own, err := process.NoNewPrivileges()
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
-	}
-	var env []bundle.EnvVar
-	var caps bundle.Capabilities
-	edits := []bundle.ProcessEdit{bundle.PrefixArgs(token), bundle.MoveGoEnv(&env)}
-	set := c.profile.NoNewPrivileges == profile.NNPTrue
-	widened := !set && !own
-	if set {
+// processEdits returns the edits of a process. Once they are made, p has the variables that the launcher puts back, and
+// was the process's own capabilities. container are the container's, for an exec.
+func (c *container) processEdits(token string, container *bundle.Capabilities, p *plan.Plan, was *bundle.Capabilities) []bundle.ProcessEdit {
+	edits := []bundle.ProcessEdit{bundle.PrefixArgs(token), bundle.MoveGoEnv(&p.Env)}
+	if c.profile.NoNewPrivileges == profile.NNPTrue {
 		edits = append(edits, bundle.NoNewPrivileges())
 	}
-	if widened {
-		edits = append(edits, bundle.WidenCapabilities(was, &caps))
-	}
-	collect := func() (*plan.Plan, *specs.LinuxCapabilities) {
-		p := &plan.Plan{}
-		for _, v := range env {
-			p.Env = append(p.Env, plan.EnvVar{Index: v.Index, Var: v.Entry})
-		}
-		if !widened {
-			return p, nil
-		}
-		p.Caps = &plan.Caps{Bounding: caps.Bounding, Inheritable: caps.Inheritable, Ambient: caps.Ambient}
-		return p, &caps.Spec
-	}
-	return edits, collect, nil
+	return append(edits, bundle.WidenCapabilities(container, was))
 }

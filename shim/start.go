@@ -40,22 +40,25 @@ func (s *Service) start(ctx context.Context, call *proxy.Call, next proxy.Next) 
 	if l == nil {
 		return next(ctx, call.Payload) // started before, or not there: the delegate's to refuse
 	}
-	// From here on the process may exist: the outcome must be known even if the caller goes away.
-	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), s.Config.Deadlines.Armed,
-		fmt.Errorf("not armed after %s", s.Config.Deadlines.Armed))
-	defer cancel()
+	// The caller's deadline is for the delegate's part. Ours begins when the delegate has done it, and does not end with
+	// the caller: whether the workload ran must be known.
+	armCtx, give := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer give(nil)
 	armed := make(chan error, 1)
-	go func() { armed <- c.arm(ctx, l, func(pid int) (*audit.Event, error) { return s.receipt(c, l, pid) }) }()
+	go func() { armed <- c.arm(armCtx, l, func(pid int) (*audit.Event, error) { return s.receipt(c, l, pid) }) }()
 
 	resp, err := next(ctx, call.Payload)
 	if err != nil {
-		l.pending.Cancel()
+		give(err)
 		<-armed
 		return nil, err
 	}
+	limit := s.Config.Deadlines.Armed
+	deadline := time.AfterFunc(limit, func() { give(fmt.Errorf("not armed %s after the delegate started it", limit)) })
+	defer deadline.Stop()
 	if l.exec != "" {
 		if err := confirm(l, resp); err != nil {
-			l.pending.Cancel()
+			give(err)
 			<-armed
 			s.kill(c, l.exec)
 			return nil, err
@@ -98,15 +101,12 @@ func (s *Service) kill(c *container, exec string) {
 		return
 	}
 	logger := log.L.WithError(err).WithField("container", c.id).WithField("exec", exec)
-	c.mu.Lock()
-	pid := c.pid
-	c.mu.Unlock()
-	if exec != "" || pid == 0 {
-		logger.Warn("process that must not run could not be killed; without its filter armed it never ran")
+	if exec != "" {
+		logger.Warn("exec session that must not run could not be killed; it has not run the workload")
 		return
 	}
 	logger.Warn("the delegate did not kill the container; killing its first process")
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+	if err := c.killInit(); err != nil {
 		log.L.WithError(err).WithField("container", c.id).Error("container could not be killed")
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"metsuke.dev/metsuke/guest/rendezvous"
 	"metsuke.dev/metsuke/internal/launchtest"
+	"metsuke.dev/metsuke/shim/bundle"
 )
 
 // What the tests run, set by TestMain.
@@ -75,8 +76,8 @@ type world struct {
 	rv       *rendezvous.Rendezvous
 	helper   rendezvous.FileID
 	filter   []byte
-	refuse   map[int]unix.Errno      // what the supervisor refuses
-	original specs.LinuxCapabilities // of the container, before they were widened
+	refuse   map[int]unix.Errno  // what the supervisor refuses
+	original bundle.Capabilities // of the container, before they were widened
 }
 
 func newWorld(t testing.TB, launched bool) *world {
@@ -188,10 +189,7 @@ func (w *world) create(spec *specs.Spec, extra ...string) (*process, error) {
 	w.must(os.WriteFile(filepath.Join(w.bundle(), "config.json"), data, 0o644))
 	p := w.stdio()
 	if w.launched {
-		if spec.Process.Capabilities != nil {
-			w.original = *spec.Process.Capabilities
-		}
-		p.pending = w.editBundle(!spec.Process.NoNewPrivileges)
+		p.pending = w.editBundle()
 	}
 	pidFile := filepath.Join(w.dir, "init.pid")
 	args := append([]string{"create", "--bundle", w.bundle(), "--pid-file", pidFile}, extra...)
@@ -204,6 +202,9 @@ func (w *world) create(spec *specs.Spec, extra ...string) (*process, error) {
 	})
 	p.closeWriters()
 	p.readPid(pidFile)
+	if w.launched {
+		w.must(bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", p.pid), helperPath))
+	}
 	return p, nil
 }
 
@@ -223,7 +224,7 @@ func (w *world) exec(proc *specs.Process, extra ...string) (*process, error) {
 	w.must(err)
 	p := w.stdio()
 	if w.launched {
-		data, p.pending = w.editExec(data, !proc.NoNewPrivileges)
+		data, p.pending = w.editExec(data)
 	}
 	processFile, pidFile := filepath.Join(w.dir, "process.json"), filepath.Join(w.dir, "exec.pid")
 	w.must(os.WriteFile(processFile, data, 0o644))

@@ -110,10 +110,41 @@ func TestSpecials(t *testing.T) {
 			s.Process.Args[0] = "/bin/roots"
 			s.Process.User.UID, s.Process.NoNewPrivileges = 1000, true
 		},
+		"capabilities absent": func(s *specs.Spec) { s.Process.Capabilities = nil },
+		"capabilities absent, no_new_privs": func(s *specs.Spec) {
+			s.Process.Capabilities, s.Process.NoNewPrivileges = nil, true
+		},
+		"capabilities absent, user": func(s *specs.Spec) { s.Process.Capabilities = nil; s.Process.User.UID = 1000 },
+		"capabilities absent, user, no_new_privs": func(s *specs.Spec) {
+			s.Process.Capabilities = nil
+			s.Process.User.UID, s.Process.NoNewPrivileges = 1000, true
+		},
+		"not readable by its user, no_new_privs": func(s *specs.Spec) {
+			s.Process.Args[0] = "/bin/unreadable"
+			s.Process.User.UID, s.Process.NoNewPrivileges = 1000, true
+		},
 		"not readable by its user": func(s *specs.Spec) { s.Process.Args[0] = "/bin/unreadable"; s.Process.User.UID = 1000 },
 	}
 	for name, edit := range tests {
 		t.Run(name, func(t *testing.T) { compare(t, edit) })
+	}
+}
+
+// TestInheritedCapabilities starts exec sessions that name no capabilities and so have the container's: its own, and not
+// what the launcher was lent.
+func TestInheritedCapabilities(t *testing.T) {
+	for _, caps := range []*specs.LinuxCapabilities{capSets(default14, nil), nil} {
+		for _, uids := range [][2]uint32{{0, 0}, {0, 1000}, {1000, 0}, {1000, 1000}} {
+			for _, nnp := range [][2]bool{{false, false}, {false, true}, {true, false}, {true, true}} {
+				t.Run(fmt.Sprintf("capabilities %v, uids %v, nnp %v", caps != nil, uids, nnp), func(t *testing.T) {
+					compare(t, func(s *specs.Spec) {
+						s.Process.Capabilities, s.Process.User.UID, s.Process.NoNewPrivileges = caps, uids[0], nnp[0]
+					}, func(p *specs.Process) {
+						p.Capabilities, p.User.UID, p.NoNewPrivileges = nil, uids[1], nnp[1]
+					})
+				})
+			}
+		}
 	}
 }
 
@@ -123,12 +154,13 @@ func userNamespace(s *specs.Spec) {
 	s.Linux.GIDMappings = s.Linux.UIDMappings
 }
 
-// compare runs a container and an exec session in it, alone and by way of the launcher.
-func compare(t *testing.T, edit func(*specs.Spec)) {
+// compare runs a container and an exec session in it, alone and by way of the launcher. The session's process is the
+// container's, changed by session.
+func compare(t *testing.T, edit func(*specs.Spec), session ...func(*specs.Process)) {
 	t.Helper()
 	t.Parallel()
-	alone := observe(t, newWorld(t, false), edit)
-	launched := observe(t, newWorld(t, true), edit)
+	alone := observe(t, newWorld(t, false), edit, session)
+	launched := observe(t, newWorld(t, true), edit, session)
 	for _, what := range []string{"init", "exec"} {
 		want, got := alone[what], launched[what]
 		if len(want) < 50 {
@@ -142,7 +174,7 @@ func compare(t *testing.T, edit func(*specs.Spec)) {
 }
 
 // observe returns what init and an exec session report.
-func observe(t *testing.T, w *world, edit func(*specs.Spec)) map[string]map[string]string {
+func observe(t *testing.T, w *world, edit func(*specs.Spec), change []func(*specs.Process)) map[string]map[string]string {
 	t.Helper()
 	spec := baseSpec()
 	spec.Linux.CgroupsPath = w.cgroup()
@@ -171,6 +203,9 @@ func observe(t *testing.T, w *world, edit func(*specs.Spec)) map[string]map[stri
 	proc := *spec.Process
 	proc.Args = []string{proc.Args[0], "once"}
 	proc.Cwd = "/"
+	for _, f := range change {
+		f(&proc)
+	}
 	session, err := w.exec(&proc)
 	if err != nil {
 		t.Fatal(err)

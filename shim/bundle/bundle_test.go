@@ -18,6 +18,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/guest/plan"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -29,7 +30,7 @@ var limits = cgroups.Limits{CPU: ptr(int64(2000)), Memory: ptr(int64(2 << 30)), 
 // everything is what Create does to a container, and what comes out beside the file.
 type everything struct {
 	Changes []cgroups.Change
-	Moved   []EnvVar
+	Moved   []plan.EnvVar
 	Was     Capabilities
 	seccomp *specs.LinuxSeccomp
 }
@@ -38,8 +39,7 @@ func (e *everything) edits() []Edit {
 	return []Edit{
 		ClampLimits(limits, cgroups.V2, &e.Changes),
 		TakeSeccomp(&e.seccomp),
-		MountHelper("/var/lib/metsuke/guest-0123"),
-		MountSocket("/run/metsuke/k8s.io/c1/sock"),
+		MountPrivate("/var/lib/metsuke/guest-0123", "/run/metsuke/k8s.io/c1/sock"),
 		OnProcess(MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs("t0ken")),
 	}
 }

@@ -2,7 +2,15 @@
 
 package bundle
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/guest/plan"
+)
 
 // capabilities are the names of linux/capability.h in the order of their numbers, up to Linux 6.x.
 var capabilities = []string{
@@ -25,4 +33,141 @@ func mask(names []string) uint64 {
 		}
 	}
 	return m
+}
+
+// Capabilities are those of a process as its specification has them, before [WidenCapabilities].
+type Capabilities struct {
+	// Spec is all five sets; nil if there are none, which is not the same as empty ones: delegates then leave a
+	// root process what they have themselves.
+	Spec *specs.LinuxCapabilities
+	// Plan is what the launcher restores; execve(2) derives the permitted and effective sets from it. It is nil
+	// if Spec is, and the specification still names none.
+	Plan *plan.Caps
+}
+
+// unnamed returns the sets that take the place of absent ones, where they cannot stay absent.
+func unnamed(uid uint32) (*specs.LinuxCapabilities, error) {
+	if uid != 0 {
+		// The others are lost on the way from root to the user and at execve.
+		return &specs.LinuxCapabilities{Bounding: capabilities}, nil
+	}
+	// The delegate cannot give more than it has, and it has what we have, being our child.
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var have [2]unix.CapUserData
+	if err := unix.Capget(&head, &have[0]); err != nil {
+		return nil, fmt.Errorf("capabilities of the shim: %w", err)
+	}
+	var held []string
+	for n, name := range capabilities {
+		if have[n/32].Permitted&(1<<(n%32)) != 0 {
+			held = append(held, name)
+		}
+	}
+	return &specs.LinuxCapabilities{Bounding: capabilities, Effective: held, Permitted: held}, nil
+}
+
+// widening is what loading a filter without no_new_privs and dropping to the original sets takes.
+var widening = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN"}
+
+// WidenCapabilities gives the launcher what it needs beside the process's own capabilities, and stores those in
+// was. It comes after [NoNewPrivileges], on which it depends:
+//
+//   - Without no_new_privs the launcher gets CAP_SYS_ADMIN and CAP_SETPCAP in the bounding, effective and permitted
+//     sets, to load the filter.
+//   - Of a user that is not root, the effective set also becomes inheritable and ambient, as far as the bounding set
+//     has it. Delegates look for the executable and exec it with the effective set in force; now they exec the
+//     launcher, which has to find and exec the workload's with the same rights (CAP_DAC_OVERRIDE), and only the
+//     ambient set survives the execve of a user.
+//
+// The user stays. container are the container's own capabilities, for the exec of a process that names none:
+// delegates then take the container's, which are widened. For init it is nil.
+func WidenCapabilities(container, was *Capabilities) ProcessEdit {
+	return func(p *Process) error {
+		*was = Capabilities{}
+		uid, err := p.uid()
+		if err != nil {
+			return err
+		}
+		nnp, err := p.NoNewPrivileges()
+		if err != nil {
+			return err
+		}
+		have := &specs.LinuxCapabilities{}
+		found, err := p.o.get("capabilities", have)
+		if err != nil {
+			return err
+		}
+		if !found {
+			if have = nil; container != nil {
+				have = container.Spec
+			}
+		}
+		was.Spec = have
+		if have == nil {
+			widened := container != nil && container.Plan != nil
+			if !widened && (uid == 0 || nnp) {
+				return nil // stays absent: what there is suffices, or no_new_privs does
+			}
+			if have, err = unnamed(uid); err != nil {
+				return err
+			}
+		}
+		if !found {
+			if err := p.o.set("capabilities", have); err != nil {
+				return err
+			}
+		}
+		was.Plan = &plan.Caps{Bounding: mask(have.Bounding), Inheritable: mask(have.Inheritable), Ambient: mask(have.Ambient)}
+		if was.Spec == nil {
+			was.Plan.Bounding = ^uint64(0) // those included that we do not know
+		}
+		return widen(p, have, uid, nnp)
+	}
+}
+
+// widen adds to the sets of p, which are have.
+func widen(p *Process, have *specs.LinuxCapabilities, uid uint32, nnp bool) error {
+	var load, carry []string
+	if !nnp {
+		load = widening
+	}
+	if uid != 0 {
+		for _, c := range have.Effective {
+			if slices.Contains(have.Bounding, c) { // else capset(2) refuses it as inheritable
+				carry = append(carry, c)
+			}
+		}
+		carry = append(carry, load...)
+	}
+	o, err := p.o.child("capabilities")
+	if err != nil {
+		return err
+	}
+	for _, set := range []struct {
+		name      string
+		have, add []string
+	}{
+		{"bounding", have.Bounding, load},
+		{"effective", have.Effective, load},
+		{"inheritable", have.Inheritable, carry},
+		{"permitted", have.Permitted, load},
+		{"ambient", have.Ambient, carry},
+	} {
+		if _, err := o.find(set.name); err != nil {
+			return err
+		}
+		wide := slices.Clone(set.have)
+		for _, c := range set.add {
+			if !slices.Contains(wide, c) {
+				wide = append(wide, c)
+			}
+		}
+		if len(wide) == len(set.have) {
+			continue
+		}
+		if err := o.set(set.name, wide); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/guest/plan"
 )
 
 func spec(t *testing.T, config string) *Spec {
@@ -66,46 +67,6 @@ func TestNoNewPrivileges(t *testing.T) {
 	}
 }
 
-func TestWidenCapabilities(t *testing.T) {
-	names := func(s ...string) string { b, _ := json.Marshal(s); return string(b) }
-	var was Capabilities
-	process(t, `{"user":{"uid":0},"capabilities":{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"],"inheritable":["CAP_KILL"],"x":1}}`,
-		`{"user":{"uid":0},"capabilities":{"bounding":`+names("CAP_CHOWN", "CAP_SETPCAP", "CAP_SYS_ADMIN")+`,"effective":`+names("CAP_CHOWN", "CAP_SETPCAP", "CAP_SYS_ADMIN")+
-			`,"permitted":`+names("CAP_CHOWN", "CAP_SETPCAP", "CAP_SYS_ADMIN")+`,"inheritable":["CAP_KILL"],"x":1}}`, WidenCapabilities(nil, &was))
-	if was.Bounding != 1 || was.Inheritable != 1<<5 || was.Ambient != 0 || !slices.Equal(was.Spec.Inheritable, []string{"CAP_KILL"}) {
-		t.Errorf("got %+v", was)
-	}
-	five := `{"bounding":["CAP_SETPCAP","CAP_SYS_ADMIN"],"effective":["CAP_SETPCAP","CAP_SYS_ADMIN"],"inheritable":["CAP_SETPCAP","CAP_SYS_ADMIN"],"permitted":["CAP_SETPCAP","CAP_SYS_ADMIN"],"ambient":["CAP_SETPCAP","CAP_SYS_ADMIN"]}`
-	process(t, `{"user":{"uid":7}}`, `{"user":{"uid":7},"capabilities":`+five+`}`, WidenCapabilities(nil, &was))
-	process(t, `{"user":{"uid":7},"capabilities":null}`, `{"user":{"uid":7},"capabilities":`+five+`}`, WidenCapabilities(nil, &was))
-	process(t, `{"user":{"uid":7},"capabilities":`+five+`}`, `{"user":{"uid":7},"capabilities":`+five+`}`, WidenCapabilities(nil, &was))
-	if was.Bounding != 1<<8|1<<21 || was.Ambient != was.Bounding {
-		t.Errorf("got %+v", was)
-	}
-	// An exec that names no capabilities gets the container's, and those are widened: it must get the original's.
-	original := &specs.LinuxCapabilities{Bounding: []string{"CAP_CHOWN"}, Permitted: []string{"CAP_CHOWN"}}
-	process(t, `{"user":{"uid":0}}`, `{"user":{"uid":0},"capabilities":{"bounding":["CAP_CHOWN","CAP_SETPCAP","CAP_SYS_ADMIN"],"permitted":["CAP_CHOWN","CAP_SETPCAP","CAP_SYS_ADMIN"],"effective":["CAP_SETPCAP","CAP_SYS_ADMIN"]}}`, WidenCapabilities(original, &was))
-	if was.Bounding != 1 {
-		t.Errorf("got %+v", was)
-	}
-	if len(original.Bounding) != 1 {
-		t.Error("the container's original sets were changed")
-	}
-	for _, in := range []string{`{"user":{"UID":7}}`, `{"user":{"uid":-1}}`, `{"capabilities":{"Ambient":[]}}`, `{"user":{"uid":7},"capabilities":{"bounding":[],"BOUNDING":[]}}`} {
-		if got, err := EditProcess([]byte(in), WidenCapabilities(nil, &was)); err == nil {
-			t.Errorf("%s became %s", in, got)
-		}
-	}
-}
-
-// rebuild is what the launcher does: the environment that the delegate gives, with the moved variables put back.
-func rebuild(env []string, moved []EnvVar) []string {
-	for _, v := range moved {
-		env = slices.Insert(env, v.Index, v.Entry)
-	}
-	return env
-}
-
 // prepared is runc's prepareEnv, in short.
 func prepared(env []string) []string {
 	var out []string
@@ -138,7 +99,7 @@ func TestMoveGoEnv(t *testing.T) {
 	} {
 		env := strings.Fields(list)
 		in, _ := json.Marshal(map[string]any{"env": env})
-		var moved []EnvVar
+		var moved []plan.EnvVar
 		out, err := EditProcess(in, MoveGoEnv(&moved))
 		if err != nil {
 			t.Fatal(err)
@@ -152,11 +113,11 @@ func TestMoveGoEnv(t *testing.T) {
 				t.Errorf("%q: %s stays", list, kv)
 			}
 		}
-		if diff := cmp.Diff(prepared(env), rebuild(prepared(p.Env), moved)); diff != "" {
+		if diff := cmp.Diff(prepared(env), plan.MergeEnv(prepared(p.Env), moved)); diff != "" {
 			t.Errorf("%q: moved %v (-want +got):\n%s", list, moved, diff)
 		}
 	}
-	var moved []EnvVar
+	var moved []plan.EnvVar
 	process(t, `{"env":["GO","=GO","GOX=\u0000"],"a":1}`, `{"env":["GO","=GO","GOX=\u0000"],"a":1}`, MoveGoEnv(&moved)) // for the delegate to refuse
 	process(t, `{"env":null}`, `{"env":null}`, MoveGoEnv(&moved))
 	process(t, `{"env":["GOGC=1"]}`, `{"env":[]}`, MoveGoEnv(&moved))
@@ -185,16 +146,18 @@ func TestTakeSeccomp(t *testing.T) {
 
 func TestMounts(t *testing.T) {
 	s := spec(t, `{"mounts":[{"destination":"/data","new":1}]}`)
-	for _, edit := range []Edit{MountHelper("/h"), MountSocket("/s")} {
-		if err := edit(s); err != nil {
-			t.Fatal(err)
-		}
+	if err := MountPrivate("/h", "/s")(s); err != nil {
+		t.Fatal(err)
 	}
 	want := `{"mounts":[{"destination":"/data","new":1},` +
+		`{"destination":"/.metsuke","type":"tmpfs","source":"tmpfs","options":["ro","nosuid","nodev","mode=711","size=4k","nr_inodes=4"]},` +
 		`{"destination":"/.metsuke/guest","type":"bind","source":"/h","options":["bind","rprivate","ro","nosuid","nodev"]},` +
 		`{"destination":"/.metsuke/sock","type":"bind","source":"/s","options":["bind","rprivate","ro","nosuid","nodev","noexec"]}]}`
 	if got := string(s.root.append(nil)); got != want {
 		t.Errorf("got %s", got)
+	}
+	if err := MountPrivate("/h", "/s")(s); err == nil {
+		t.Error("it was mounted twice")
 	}
 	for _, in := range []string{
 		`{"mounts":[{"destination":"/.metsuke"}]}`, `{"mounts":[{"destination":"/.metsuke/"}]}`, `{"mounts":[{"destination":"/.metsuke/guest"}]}`,
@@ -202,17 +165,17 @@ func TestMounts(t *testing.T) {
 		`{"mounts":[{"destination":"/"}]}`, `{"mounts":[{"destination":""}]}`, `{"mounts":[{"destination":"/a/.."}]}`, `{"mounts":[{"Destination":"/.metsuke"}]}`,
 		`{"mounts":[{}]}`, `{"mounts":{}}`, `{"mounts":[5]}`, `{"linux":{"devices":[{"path":"/.metsuke/guest"}]}}`,
 	} {
-		if err := MountHelper("/h")(spec(t, in)); err == nil {
+		if err := MountPrivate("/h", "/s")(spec(t, in)); err == nil {
 			t.Errorf("%s was taken", in)
 		}
 	}
 	for _, in := range []string{`{"mounts":[{"destination":"/.metsuke2"}]}`, `{"mounts":[{"destination":"/x/.metsuke"}]}`, `{"mounts":null}`, `{}`} {
-		if err := MountHelper("/h")(spec(t, in)); err != nil {
+		if err := MountPrivate("/h", "/s")(spec(t, in)); err != nil {
 			t.Errorf("%s: %v", in, err)
 		}
 	}
 	for _, source := range []string{"", "h", "/h/", "/a/../h"} {
-		if err := MountHelper(source)(spec(t, `{}`)); err == nil {
+		if MountPrivate(source, "/s")(spec(t, `{}`)) == nil || MountPrivate("/h", source)(spec(t, `{}`)) == nil {
 			t.Errorf("source %q was taken", source)
 		}
 	}
@@ -321,8 +284,7 @@ func TestEditsTouchOnlyTheirOwn(t *testing.T) {
 			".linux.resources.cpu.quota", ".linux.resources.memory.limit", ".linux.resources.memory.swap", ".linux.resources.pids.limit", ".linux.resources.unified.memory.high"}},
 		"ClampLimits none": {ClampLimits(cgroups.Limits{}, cgroups.V2, &e.Changes), nil},
 		"TakeSeccomp":      {TakeSeccomp(&e.seccomp), []string{".linux.seccomp"}},
-		"MountHelper":      {MountHelper("/h"), []string{".mounts[+]"}},
-		"MountSocket":      {MountSocket("/s"), []string{".mounts[+]"}},
+		"MountPrivate":     {MountPrivate("/h", "/s"), []string{".mounts[+]"}},
 		"MoveGoEnv":        {OnProcess(MoveGoEnv(&e.Moved)), []string{".process.env"}},
 		"NoNewPrivileges":  {OnProcess(NoNewPrivileges()), []string{".process.noNewPrivileges"}},
 		"WidenCapabilities": {OnProcess(WidenCapabilities(nil, &e.Was)), []string{

@@ -48,7 +48,7 @@ func FuzzLoad(f *testing.F) {
 		if err := json.Unmarshal(s.root.append(nil), &got); err != nil {
 			return // a delegate refuses it as well
 		}
-		if got.Linux.Seccomp != nil || got.Process.Args[0] != Guest || got.Mounts[len(got.Mounts)-2].Destination != Guest {
+		if got.Linux.Seccomp != nil || got.Process.Args[0] != Guest || !endsPrivate(got.Mounts) {
 			t.Fatalf("an edit does not show: %+v", got)
 		}
 		if more, err := cgroups.Clamp(got.Linux.Resources, limits, cgroups.V2); err != nil || len(more) > 0 {
@@ -57,21 +57,71 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
+func endsPrivate(mounts []specs.Mount) bool {
+	m := mounts[len(mounts)-3:]
+	return m[0].Destination == Private && m[0].Type == "tmpfs" && m[1].Destination == Guest && m[2].Destination == Socket
+}
+
 func FuzzEditProcess(f *testing.F) {
 	f.Add([]byte(`{"args":["sh"],"env":["GOGC=1","HOME="],"user":{"uid":5},"capabilities":{"bounding":["CAP_CHOWN"]}}`))
 	f.Add([]byte(`{"args":["sh"],"noNewPrivileges":false,"noNewprivileges":true}`))
+	f.Add([]byte(`{"args":["sh"],"user":{"uid":5},"capabilities":{"bounding":["CAP_KILL"],"effective":["CAP_KILL","CAP_CHOWN"]}}`))
+	f.Add([]byte(`{"args":["sh"],"noNewPrivileges":true,"user":{"uid":0},"capabilities":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var e everything
-		out, err := EditProcess(raw, MoveGoEnv(&e.Moved), NoNewPrivileges(), WidenCapabilities(nil, &e.Was), PrefixArgs("t"))
+		out, err := EditProcess(raw, MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs("t"))
 		if err != nil {
 			return
 		}
-		var p specs.Process
-		if err := json.Unmarshal(out, &p); err != nil {
+		var before, p specs.Process
+		if json.Unmarshal(raw, &before) != nil || json.Unmarshal(out, &p) != nil {
 			return
 		}
-		if len(p.Args) < 5 || p.Args[0] != Guest || p.Args[2] != "t" || !p.NoNewPrivileges {
+		if len(p.Args) < 5 || p.Args[0] != Guest || p.Args[2] != "t" {
 			t.Fatalf("%s became %s", raw, out)
 		}
+		checkWidened(t, &before, &p, &e.Was)
 	})
+}
+
+// checkWidened holds the sets of after, which are those of before widened, to what the launcher makes of them: what
+// the process would have had without us.
+func checkWidened(t *testing.T, before, after *specs.Process, was *Capabilities) {
+	t.Helper()
+	if after.Capabilities == nil {
+		if was.Plan != nil || was.Spec != nil || before.Capabilities != nil {
+			t.Fatalf("there are none, and yet %+v", was)
+		}
+		return
+	}
+	b, a := before.Capabilities, after.Capabilities
+	if b == nil {
+		var err error
+		if b, err = unnamed(before.User.UID); err != nil {
+			t.Fatal(err)
+		}
+	} else if mask(b.Bounding) != was.Plan.Bounding {
+		t.Fatalf("the bounding set %v becomes %#x", b.Bounding, was.Plan.Bounding)
+	}
+	if mask(b.Inheritable) != was.Plan.Inheritable || mask(b.Ambient) != was.Plan.Ambient {
+		t.Fatalf("%+v becomes %+v", b, was.Plan)
+	}
+	var load, carry uint64
+	if !before.NoNewPrivileges {
+		load = mask(widening)
+	}
+	if before.User.UID != 0 {
+		carry = load | mask(b.Effective)&mask(b.Bounding)
+	}
+	for name, set := range map[string]struct {
+		before, after []string
+		add           uint64
+	}{
+		"bounding": {b.Bounding, a.Bounding, load}, "effective": {b.Effective, a.Effective, load}, "permitted": {b.Permitted, a.Permitted, load},
+		"inheritable": {b.Inheritable, a.Inheritable, carry}, "ambient": {b.Ambient, a.Ambient, carry},
+	} {
+		if mask(set.before)|set.add != mask(set.after) {
+			t.Fatalf("%s: %v becomes %v", name, set.before, set.after)
+		}
+	}
 }

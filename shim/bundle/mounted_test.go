@@ -3,6 +3,7 @@
 package bundle
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -47,6 +48,12 @@ func TestCheckMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	readonly := func(t *testing.T, at string) {
+		t.Helper()
+		if err := unix.Mount("", at, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
 	file := func(t *testing.T, path string) {
 		t.Helper()
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -56,45 +63,113 @@ func TestCheckMounted(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// private mounts everything as a delegate does, but for making the tmpfs read-only.
+	private := func(t *testing.T, at, mode string) {
+		t.Helper()
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount("tmpfs", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "size=4k,nr_inodes=4,mode="+mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"guest", "sock"} {
+			file(t, filepath.Join(at, name))
+			bind(t, source, filepath.Join(at, name))
+		}
+		readonly(t, filepath.Join(at, "guest"))
+	}
 	tests := []struct {
 		name, err string
 		make      func(t *testing.T, root string)
 	}{
 		{"as runc does it", "", func(t *testing.T, root string) {
-			file(t, root+Guest)
-			bind(t, source, root+Guest)
+			private(t, root+Private, "711")
+			readonly(t, root+Private)
 		}},
-		{"nothing there", "plain directory", func(*testing.T, string) {}},
-		{"not mounted", "another file", func(t *testing.T, root string) { file(t, root+Guest) }},
-		{"the image links the directory", "plain directory", func(t *testing.T, root string) {
-			file(t, root+"/vol/guest")
-			bind(t, source, root+"/vol/guest")
+		{"nothing there", "must be a directory", func(*testing.T, string) {}},
+		{"a plain directory", "not mounted read-only", func(t *testing.T, root string) {
+			file(t, root+Guest)
+			file(t, root+Socket)
+			bind(t, source, root+Guest)
+			readonly(t, root+Guest)
+		}},
+		{"a directory of a read-only tmpfs that is the root", "no mount point", func(t *testing.T, root string) {
+			if err := unix.Mount("tmpfs", root, "tmpfs", 0, ""); err != nil {
+				t.Fatal(err)
+			}
+			file(t, root+Guest)
+			file(t, root+Socket)
+			bind(t, source, root+Guest)
+			if err := os.Chmod(root+Private, 0o711); err != nil {
+				t.Fatal(err)
+			}
+			readonly(t, root)
+		}},
+		{"a volume that is no tmpfs", "no tmpfs", func(t *testing.T, root string) {
+			if err := os.MkdirAll(root+Private, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Mount("proc", root+Private, "proc", unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"writable", "not mounted read-only", func(t *testing.T, root string) { private(t, root+Private, "711") }},
+		{"of another mode", "mode is 0755", func(t *testing.T, root string) {
+			private(t, root+Private, "755")
+			readonly(t, root+Private)
+		}},
+		{"with another file in it", `"else" "guest" "sock"`, func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			file(t, root+Private+"/else")
+			readonly(t, root+Private)
+		}},
+		{"without the socket", `holds ["guest"]`, func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			if err := errors.Join(unix.Unmount(root+Socket, 0), os.Remove(root+Socket)); err != nil {
+				t.Fatal(err)
+			}
+			readonly(t, root+Private)
+		}},
+		{"an empty tmpfs over it", "it holds []", func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			if err := unix.Mount("tmpfs", root+Private, "tmpfs", unix.MS_RDONLY, "mode=711"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"the helper is not mounted", "another file", func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			if err := unix.Unmount(root+Guest, 0); err != nil {
+				t.Fatal(err)
+			}
+			readonly(t, root+Private)
+		}},
+		{"the helper can be written to", "guest: it is not mounted read-only", func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			if err := unix.Mount("", root+Guest, "", unix.MS_REMOUNT|unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+			readonly(t, root+Private)
+		}},
+		{"another file lies over the helper", "another file", func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			bind(t, other, root+Guest)
+			readonly(t, root+Private)
+		}},
+		{"the image links the directory", "must be a directory", func(t *testing.T, root string) {
+			private(t, root+"/vol", "711")
+			readonly(t, root+"/vol")
 			if err := os.Symlink("vol", root+Private); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{"the image links the file", "not in the container", func(t *testing.T, root string) {
-			file(t, root+"/.metsuke/x")
-			bind(t, source, root+"/.metsuke/x")
-			if err := os.Symlink("x", root+Guest); err != nil {
+		{"the helper is a link", "not in the container", func(t *testing.T, root string) {
+			private(t, root+Private, "711")
+			if err := errors.Join(unix.Unmount(root+Guest, 0), os.Remove(root+Guest), os.Symlink(source, root+Guest)); err != nil {
 				t.Fatal(err)
 			}
+			readonly(t, root+Private)
 		}},
-		{"a volume lies under the helper", "plain directory", func(t *testing.T, root string) {
-			volume := filepath.Join(filepath.Dir(root), "volume")
-			file(t, volume+"/guest")
-			if err := os.Mkdir(root+Private, 0o755); err != nil {
-				t.Fatal(err)
-			}
-			bind(t, volume, root+Private)
-			bind(t, source, root+Guest)
-		}},
-		{"another file lies over the helper", "another file", func(t *testing.T, root string) {
-			file(t, root+Guest)
-			bind(t, source, root+Guest)
-			bind(t, other, root+Guest)
-		}},
-		{"the directory is a file", "plain directory", func(t *testing.T, root string) { file(t, root+Private) }},
+		{"the directory is a file", "must be a directory", func(t *testing.T, root string) { file(t, root+Private) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

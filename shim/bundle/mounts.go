@@ -18,53 +18,55 @@ const (
 	Socket  = Private + "/sock"
 )
 
-// MountHelper binds the helper, the file source of the host, read-only at [Guest].
+// MountPrivate makes [Private] in the container: a read-only tmpfs, and on it the helper and the supervisor's
+// rendezvous socket, files of the host, at [Guest] and [Socket].
 //
-// Were another able to replace the helper, it would run with the launcher's capabilities and without a filter,
-// so nothing of the pod's may be at, under or above [Private]: a volume there would be shared with containers
-// that can rename or unlink the mount point, which detaches the mount (rename(2) of a mount point of another
-// mount namespace, Linux 3.18). This edit sees the specification only, and refuses what that shows. An image
-// can hide the same in its root file system, with /.metsuke or a volume's destination as a symbolic link;
-// delegates resolve links inside the root file system and mount where they lead. That is why
-// [CheckMounted] must follow, when the delegate has made the mounts.
-func MountHelper(source string) Edit {
-	// The file must be executable, so no noexec; nosuid does not stop the capabilities that the launcher gets
-	// from its parent, only those that a file could add.
-	return mount(source, Guest, "bind", "rprivate", "ro", "nosuid", "nodev")
-}
-
-// MountSocket binds the supervisor's rendezvous socket, the file source of the host, at [Socket]. Connecting
-// works through a read-only mount: unix(7) wants write permission on the inode only.
-func MountSocket(source string) Edit {
-	return mount(source, Socket, "bind", "rprivate", "ro", "nosuid", "nodev", "noexec")
-}
-
-func mount(source, destination string, options ...string) Edit {
+// The three belong together. Were another able to replace the helper, it would run with the launcher's capabilities
+// and without a filter. A file that is a mount point can neither be renamed nor unlinked in its own mount
+// namespace, but a plain directory around it can be renamed, by whoever may write the root directory. So the
+// directory is a mount point too, and read-only, for in another mount namespace that one could have made.
+//
+// Nor may anything of the pod's be at, under or above Private: a volume there would be shared with containers that can
+// rename or unlink the mount point, which detaches the mount (Linux 3.18). This edit sees the specification only,
+// and refuses what that shows. An image can hide the same in its root file system, with /.metsuke or a volume's
+// destination as a symbolic link; delegates resolve links inside the root file system and mount where they lead. That
+// is why [CheckMounted] must follow, when the delegate has made the mounts.
+func MountPrivate(helper, socket string) Edit {
 	return func(s *Spec) error {
-		if !filepath.IsAbs(source) || filepath.Clean(source) != source {
-			return fmt.Errorf("mount %s: its source %q is no clean absolute path", destination, source)
+		for _, source := range []string{helper, socket} {
+			if !filepath.IsAbs(source) || filepath.Clean(source) != source {
+				return fmt.Errorf("mount %s: the source %q is no clean absolute path", Private, source)
+			}
 		}
 		if err := s.reserve(); err != nil {
-			return err
-		}
-		raw, err := marshal(specs.Mount{Destination: destination, Type: "bind", Source: source, Options: options})
-		if err != nil {
 			return err
 		}
 		var mounts []json.RawMessage
 		if _, err := s.root.get("mounts", &mounts); err != nil {
 			return err
 		}
-		// Last: delegates mount in order, and a later one would cover ours.
-		return s.root.set("mounts", append(mounts, raw))
+		// Last, in this order: delegates mount in order, and a later one would cover ours.
+		for _, m := range []specs.Mount{
+			// One inode for the directory, two for the mount points, one spare.
+			{Destination: Private, Type: "tmpfs", Source: "tmpfs", Options: []string{"ro", "nosuid", "nodev", "mode=711", "size=4k", "nr_inodes=4"}},
+			// The helper must be executable, so no noexec; nosuid does not stop the capabilities that the
+			// launcher gets from its parent, only those that a file could add.
+			{Destination: Guest, Type: "bind", Source: helper, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev"}},
+			// Connecting works through a read-only mount: unix(7) wants write permission on the inode only.
+			{Destination: Socket, Type: "bind", Source: socket, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev", "noexec"}},
+		} {
+			raw, err := marshal(m)
+			if err != nil {
+				return err
+			}
+			mounts = append(mounts, raw)
+		}
+		return s.root.set("mounts", mounts)
 	}
 }
 
 // reserve refuses a pod that has something at, under or above [Private].
 func (s *Spec) reserve() error {
-	if s.reserved {
-		return nil
-	}
 	if err := s.eachPath(s.root, "mounts", "destination"); err != nil {
 		return err
 	}
@@ -72,13 +74,10 @@ func (s *Spec) reserve() error {
 	if err != nil {
 		return err
 	}
-	if linux != nil {
-		if err := s.eachPath(linux, "devices", "path"); err != nil {
-			return err
-		}
+	if linux == nil {
+		return nil
 	}
-	s.reserved = true
-	return nil
+	return s.eachPath(linux, "devices", "path")
 }
 
 func (s *Spec) eachPath(o *object, list, field string) error {

@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"metsuke.dev/metsuke/guest/plan"
 )
 
 // A Process is the OCI process of a container's init or of an exec; the edits are the same for both.
@@ -73,6 +73,17 @@ func (p *Process) NoNewPrivileges() (bool, error) {
 	return on, err
 }
 
+// uid returns the user that the process runs as; 0 where none is named.
+func (p *Process) uid() (uint32, error) {
+	var uid uint32
+	u, err := p.o.child("user")
+	if u == nil || err != nil {
+		return 0, err
+	}
+	_, err = u.get("uid", &uid)
+	return uid, err
+}
+
 // PrefixArgs puts the launcher before the arguments: [Guest] run token -- args.
 func PrefixArgs(token string) ProcessEdit {
 	return func(p *Process) error {
@@ -113,19 +124,11 @@ func NoNewPrivileges() ProcessEdit {
 	}
 }
 
-// An EnvVar is a variable that was taken out of an environment.
-type EnvVar struct {
-	// Index is its place in the environment that the process would have had. Put back in ascending order, each
-	// at its index, the variables are where they were.
-	Index int
-	Entry string // NAME=VALUE
-}
-
 // MoveGoEnv takes the variables whose names begin with GO out of process.env, because they steer the Go runtime
 // of the launcher (GODEBUG, GOGC, GOMAXPROCS, GOMEMLIMIT, GOTRACEBACK and those to come), and stores them in
-// moved. Indices count as runc builds an environment: of equal names the last one stays, and an empty HOME is
-// dropped and appended anew.
-func MoveGoEnv(moved *[]EnvVar) ProcessEdit {
+// moved, for [plan.MergeEnv] to put them back. Indices count as runc builds an environment: of equal names the last
+// one stays, and an empty HOME is dropped and appended anew.
+func MoveGoEnv(moved *[]plan.EnvVar) ProcessEdit {
 	return func(p *Process) error {
 		var env []string
 		var raw []json.RawMessage
@@ -135,7 +138,7 @@ func MoveGoEnv(moved *[]EnvVar) ProcessEdit {
 		if _, err := p.o.get("env", &raw); err != nil {
 			return err
 		}
-		var out []EnvVar
+		var out []plan.EnvVar
 		var kept []json.RawMessage
 		names := map[string]bool{}
 		counted := make([]bool, len(env)) // entries of the final environment
@@ -150,7 +153,7 @@ func MoveGoEnv(moved *[]EnvVar) ProcessEdit {
 			isGo := strings.HasPrefix(entry, "GO") && strings.Contains(entry, "=") && !strings.Contains(entry, "\x00")
 			switch {
 			case isGo && counted[i]:
-				out = append(out, EnvVar{index, entry})
+				out = append(out, plan.EnvVar{Index: index, Var: entry})
 			case !isGo:
 				kept = append(kept, raw[i])
 			}
@@ -166,80 +169,5 @@ func MoveGoEnv(moved *[]EnvVar) ProcessEdit {
 			kept = []json.RawMessage{} // empty is not absent: runc then adds HOME
 		}
 		return p.o.set("env", kept)
-	}
-}
-
-// Capabilities are the capability sets of a process before they were widened.
-type Capabilities struct {
-	// Bounding, Inheritable and Ambient have bit n set for capability n (linux/capability.h). They are what the
-	// launcher restores; execve(2) derives the permitted and effective sets from them.
-	Bounding, Inheritable, Ambient uint64
-	// Spec is all five sets by name.
-	Spec specs.LinuxCapabilities
-}
-
-// widening is what loading a filter without no_new_privs and dropping to the original sets takes.
-var widening = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN"}
-
-// WidenCapabilities gives the launcher CAP_SYS_ADMIN and CAP_SETPCAP, through the ambient set for a user that is
-// not root, and stores the original sets in was. The user stays. inherited are the container's original sets,
-// for the exec of a process that names none: delegates then take the container's, which are widened. For init
-// it is nil: absent is empty.
-func WidenCapabilities(inherited *specs.LinuxCapabilities, was *Capabilities) ProcessEdit {
-	return func(p *Process) error {
-		var have specs.LinuxCapabilities
-		found, err := p.o.get("capabilities", &have)
-		if err != nil {
-			return err
-		}
-		if !found && inherited != nil {
-			have = *inherited
-			if err := p.o.set("capabilities", have); err != nil {
-				return err
-			}
-		}
-		var user struct {
-			UID uint32 `json:"uid"`
-		}
-		u, err := p.o.child("user")
-		if err != nil {
-			return err
-		}
-		if u != nil {
-			if _, err := u.get("uid", &user.UID); err != nil {
-				return err
-			}
-		}
-		*was = Capabilities{mask(have.Bounding), mask(have.Inheritable), mask(have.Ambient), have}
-		o, err := p.o.ensure("capabilities")
-		if err != nil {
-			return err
-		}
-		sets := map[string][]string{"bounding": have.Bounding, "effective": have.Effective, "permitted": have.Permitted}
-		if user.UID != 0 {
-			sets["inheritable"], sets["ambient"] = have.Inheritable, have.Ambient
-		}
-		for _, name := range []string{"bounding", "effective", "inheritable", "permitted", "ambient"} {
-			if _, err := o.find(name); err != nil {
-				return err
-			}
-			set, ok := sets[name]
-			if !ok {
-				continue
-			}
-			wide := slices.Clone(set)
-			for _, c := range widening {
-				if !slices.Contains(wide, c) {
-					wide = append(wide, c)
-				}
-			}
-			if len(wide) == len(set) {
-				continue
-			}
-			if err := o.set(name, wide); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
 }

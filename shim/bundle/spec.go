@@ -14,10 +14,7 @@ import (
 )
 
 // A Spec is the content of a config.json: OCI runtime-spec, config.md.
-type Spec struct {
-	root     *object
-	reserved bool // nothing of the pod's is at Private; from here on what is there is ours
-}
+type Spec struct{ root *object }
 
 // An Edit changes one thing in a Spec. After an error the Spec must not be used.
 type Edit func(*Spec) error
