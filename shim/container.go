@@ -54,6 +54,7 @@ type container struct {
 	mu      sync.Mutex
 	pid     int                   // guarded by mu; of the init process, 0 before the delegate told it
 	pidfd   *os.File              // guarded by mu; of the same process, nil when there is none
+	mounts  string                // guarded by mu; its mount namespace, as /proc/<pid>/ns/mnt names it
 	current *specs.LinuxResources // guarded by mu; in force, for ClampUpdate
 	starts  map[string]*launch    // guarded by mu; by exec id, "" for the init process
 	oom     bool                  // guarded by mu; an OOM was seen
@@ -93,10 +94,30 @@ func (c *container) created(pid int) (*launch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("init process %d: %w", pid, err)
 	}
+	mounts, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount namespace of init process %d: %w", pid, err), unix.Close(fd))
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.pid, c.pidfd = pid, os.NewFile(uintptr(fd), "pidfd")
+	c.pid, c.pidfd, c.mounts = pid, os.NewFile(uintptr(fd), "pidfd"), mounts
 	return c.starts[""], nil
+}
+
+// checkHelper verifies that an exec session would run the helper: the delegate enters the mount namespace that the init
+// process has by then, so it must be the one that the delegate made, and the helper must be where it was put.
+func (c *container) checkHelper(helper string) error {
+	c.mu.Lock()
+	pid, mounts := c.pid, c.mounts
+	c.mu.Unlock()
+	now, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	if err != nil {
+		return fmt.Errorf("check the helper: %w", err)
+	}
+	if now != mounts {
+		return fmt.Errorf("check the helper: process %d, the container's first, has left the mount namespace that it was started in", pid)
+	}
+	return bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", pid), helper)
 }
 
 // killInit kills the init process, and no later process with its pid.

@@ -121,12 +121,12 @@ func (s *Service) createPrepared(ctx context.Context, c *container, req *taskapi
 		return nil, err
 	}
 	pid := int(created.Pid)
-	err = bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", pid), s.helper)
+	l, err := c.created(pid)
 	if err == nil {
-		var l *launch
-		if l, err = c.created(pid); err == nil {
-			err = l.pending.Confirm(pid)
-		}
+		err = c.checkHelper(s.helper)
+	}
+	if err == nil {
+		err = l.pending.Confirm(pid)
 	}
 	if err != nil {
 		s.discard(c.id)

@@ -44,11 +44,7 @@ func (s *Service) rewriteExec(c *container, req *taskapi.ExecProcessRequest) err
 	if req.ExecID == "" || req.Spec == nil {
 		return fmt.Errorf("needs an id and a process: %w", errdefs.ErrInvalidArgument)
 	}
-	c.mu.Lock()
-	pid := c.pid
-	c.mu.Unlock()
-	// The delegate runs what the container has at the helper's path: it must still be the helper.
-	if err := bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", pid), s.helper); err != nil {
+	if err := c.checkHelper(s.helper); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrFailedPrecondition, err)
 	}
 	process, err := bundle.ParseProcess(req.Spec.Value)

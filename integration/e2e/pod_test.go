@@ -363,3 +363,25 @@ func TestExecSessions(t *testing.T) {
 		}
 	})
 }
+
+// A first process that leaves its mount namespace could show the delegate another helper: its execs are refused.
+func TestExecAfterUnshare(t *testing.T) {
+	eachVersion(t, func(t *testing.T, h *harness) {
+		p := h.pod(stand.PodConfig{Handler: tuned, Annotations: map[string]string{"metsuke.dev/profile": "inherits"}})
+		c := p.run(stand.ContainerConfig{
+			Command: []string{"unshare", "-m", "sh", "-c", "echo unshared; sleep 1000"},
+			Modify: func(c *runtimeapi.ContainerConfig) {
+				c.Linux.SecurityContext.Capabilities = &runtimeapi.Capability{AddCapabilities: []string{"SYS_ADMIN"}}
+			},
+		})
+		h.eventually("the new namespace", func() error {
+			if c.written() != "unshared\n" {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		if result, err := c.Exec(h.ctx, "true"); err == nil || !strings.Contains(err.Error(), "mount namespace") {
+			t.Errorf("exec: %+v, %v", result, err)
+		}
+	})
+}
