@@ -246,15 +246,15 @@ func splitWords(line string) []string {
 	var words []string
 	word, open := []byte(nil), false
 	for i := 0; i < len(line); {
-		switch {
-		case line[i] == ' ':
+		switch line[i] {
+		case ' ':
 			words, word, open = append(words, string(word)), nil, false
 			i++
-		case line[i] == '\'':
+		case '\'':
 			end := i + 1 + strings.IndexByte(line[i+1:], '\'')
 			word, open = append(word, line[i+1:end]...), true
 			i = end + 1
-		case line[i] == '\\':
+		case '\\':
 			word, open = append(word, line[i+1]), true
 			i += 2
 		default:

@@ -79,6 +79,7 @@ func (s *Session) audit(call *form, decision *seccomp.Decision, first bool) erro
 		// Its process must not go on unwatched, and must not be told anything either: if the kill fails, the call
 		// stays pending until the container is killed.
 		s.kill()
+		s.ids.drop(s.req.PID)
 		return nil
 	default:
 		return err

@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -66,8 +67,8 @@ func newIdentities(proc *procFS, budget *atomic.Int64) identities {
 }
 
 // get returns the identity of the thread that made the notification in hand, or nil if it cannot be read. The result
-// is true only if the notification is valid afterwards (drop the entry if it is not), and is overwritten by the
-// next get.
+// is true only if the notification is valid afterwards; if it is not, or if its answer finds nobody, the entry must be
+// dropped, which the session does. It is overwritten by the next get.
 func (c *identities) get(tid uint32, now time.Time) *identity {
 	c.lastPID = 0
 	if tid == 0 {
@@ -249,7 +250,7 @@ func (c *identities) execUnderWay(id *identity) bool {
 	found := false
 	for i := 0; i < len(c.execs); i++ {
 		x := c.execs[i]
-		if unix.Tgkill(int(x.pid), int(x.tid), 0) == unix.ESRCH {
+		if errors.Is(unix.Tgkill(int(x.pid), int(x.tid), 0), unix.ESRCH) {
 			c.forgetExec(i)
 			i--
 		} else if x.pid == id.pid {

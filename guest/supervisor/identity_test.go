@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -96,7 +97,7 @@ func sleeper(t *testing.T) (uint32, *exec.Cmd) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	t.Cleanup(func() { stdin.Close(); _ = cmd.Wait() })
 	return uint32(cmd.Process.Pid), cmd
 }
 
@@ -150,7 +151,7 @@ func TestIdentityCache(t *testing.T) {
 		t.Error("an identity of nobody")
 	}
 	cmd.Process.Kill()
-	cmd.Wait()
+	_ = cmd.Wait()
 	if id := get(now.Add(identityTTL)); id != nil {
 		t.Errorf("an identity of a dead process: %+v", id)
 	}
@@ -206,7 +207,7 @@ func TestExecMakesLeaderStale(t *testing.T) {
 	c.get(tid, now)
 	c.changes(tid, &form{tracks: true, exec: true})
 	stop()
-	eventually(t, "the thread has ended", func() bool { return unix.Tgkill(int(pid), int(tid), 0) == unix.ESRCH })
+	eventually(t, "the thread has ended", func() bool { return errors.Is(unix.Tgkill(int(pid), int(tid), 0), unix.ESRCH) })
 	c.proc.reads.Store(0)
 	if c.get(pid, now); c.proc.reads.Load() != 1 {
 		t.Error("the leader's identity is that of before the exec")
@@ -233,7 +234,7 @@ func TestExecUnderWay(t *testing.T) {
 		t.Errorf("read %d times of 3 while an exec is under way", n)
 	}
 	stop()
-	eventually(t, "the thread has ended", func() bool { return unix.Tgkill(int(pid), int(tid), 0) == unix.ESRCH })
+	eventually(t, "the thread has ended", func() bool { return errors.Is(unix.Tgkill(int(pid), int(tid), 0), unix.ESRCH) })
 	c.get(pid, now)
 	c.proc.reads.Store(0)
 	if c.get(pid, now); c.proc.reads.Load() != 0 || len(c.execs) != 0 {

@@ -3,6 +3,8 @@
 package supervisor
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -44,13 +46,13 @@ func (m *memory) read(tid uint32, addr uint64, dst []byte) int {
 		parts = m.remote[:2]
 	}
 	n, err := unix.ProcessVMReadv(int(tid), m.local[:], parts, 0)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return n
-	case unix.ENOSYS:
+	case errors.Is(err, unix.ENOSYS):
 		m.proc.noReadv.Store(true)
 		return m.readFile(tid, addr, dst)
-	case unix.EPERM:
+	case errors.Is(err, unix.EPERM):
 		return m.readFile(tid, addr, dst)
 	}
 	return 0

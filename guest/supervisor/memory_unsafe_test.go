@@ -55,7 +55,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(uint16(unix.SYS_SENDMSG), uint16(0), uint16(8176), uint64(1<<64-1), []byte{1}, false)
 	f.Add(uint16(unix.SYS_PRCTL), uint16(15), uint16(0), uint64(15), []byte("name"), false)
 	for nr := range uint16(formLimit) {
-		f.Add(nr, uint16(nr), uint16(8192-nr), uint64(nr)<<30, []byte{byte(nr), 0, 255}, nr%2 == 0)
+		f.Add(nr, nr, 8192-nr, uint64(nr)<<30, []byte{byte(nr), 0, 255}, nr%2 == 0)
 	}
 	f.Fuzz(func(t *testing.T, nr, at1, at2 uint16, raw uint64, content []byte, pointers bool) {
 		memory := page[:2*pageSize]

@@ -3,6 +3,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -276,7 +277,7 @@ func TestCloseWhileWaiting(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
 	}
-	if _, err := s.Attach(0, Leader{}, ""); err != ErrClosed {
+	if _, err := s.Attach(0, Leader{}, ""); !errors.Is(err, ErrClosed) {
 		t.Errorf("Attach after Close: %v", err)
 	}
 	p.Kill()

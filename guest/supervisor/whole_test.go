@@ -153,7 +153,7 @@ func BenchmarkOpenat(b *testing.B) {
 		listener.Close()
 		p.Arm()
 		bare = append(bare, parseLatency(b, p.Wait()))
-		server.Wait()
+		_ = server.Wait()
 
 		p = notifytest.LaunchFilter(b, filter, nil, victim(b), "bench", n, "/etc/passwd")
 		began := time.Now()

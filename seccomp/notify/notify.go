@@ -41,8 +41,9 @@ var ErrNotListener = errors.New("not a seccomp listener")
 // Readiness is what Wait found; several bits may be set.
 type Readiness uint8
 
-// Ready: a request can be received. Gone: no task uses the filter any more (it may still come with Ready).
-// Stopped: the stop descriptor is readable. None of them: the time ran out.
+// Ready: a request can be received. Gone: no task uses the filter any more (it may still come with Ready); before
+// Linux 6.11 a task that has ended uses it until it is reaped. Stopped: the stop descriptor is readable. None of them:
+// the time ran out.
 const (
 	Ready Readiness = 1 << iota
 	Gone

@@ -87,12 +87,12 @@ func TestRoundTrip(t *testing.T) {
 	if err := l.Respond(r.ID, notify.Response{Error: -int32(unix.EDOM)}); err != nil {
 		t.Fatal(err)
 	}
+	if out := p.Wait(); p.State().Success() { // reaped first: see Gone
+		t.Errorf("uname succeeded although the call was refused: %s", out)
+	}
 	ready, err := l.Wait(-1, 10*time.Second)
 	if err != nil || ready&notify.Gone == 0 {
 		t.Fatalf("after the end: %b, %v; want Gone", ready, err)
-	}
-	if out := p.Wait(); p.State().Success() {
-		t.Errorf("uname succeeded although the call was refused: %s", out)
 	}
 }
 
@@ -108,7 +108,7 @@ func TestStopWhileWaiting(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(stop)
-	time.AfterFunc(20*time.Millisecond, func() { unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
+	time.AfterFunc(20*time.Millisecond, func() { _, _ = unix.Write(stop, []byte{1, 0, 0, 0, 0, 0, 0, 0}) })
 	if ready, err := l.Wait(stop, 10*time.Second); ready != notify.Stopped || err != nil {
 		t.Fatalf("Wait: %b, %v; want Stopped", ready, err)
 	}

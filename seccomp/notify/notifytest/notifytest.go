@@ -57,13 +57,13 @@ func launch(program string) error {
 	}
 	// What the filter notifies, the thread that it binds cannot call before somebody listens: another one, which
 	// must be there before, does the talking.
-	listener, armed := make(chan int), make(chan error)
+	ready, listener, armed := make(chan struct{}), make(chan int), make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		armed <- nil
+		close(ready)
 		armed <- handOver(<-listener)
 	}()
-	<-armed
+	<-ready
 	fd, errno := install(raw)
 	if errno != 0 {
 		return fmt.Errorf("seccomp: %w", errno)
