@@ -75,13 +75,18 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
-	chosen, err := s.choose(b, who)
+	chosen, passed, err := s.choose(b, who)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w: %w", req.ID, errdefs.ErrFailedPrecondition, err)
 	}
 	cgroup, err := s.rememberCgroup(b, req.ID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
+	}
+	if who.Sandbox && !passed {
+		if err := guardPause(b); err != nil {
+			return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
+		}
 	}
 	if chosen == nil {
 		if err := s.Pod.Record(req.Bundle, req.ID, owner{Cgroup: cgroup}); err != nil {
@@ -135,42 +140,48 @@ func (s *Service) createPrepared(ctx context.Context, c *container, req *taskapi
 	return resp, nil
 }
 
-// choose returns the profile of a container, with the node's floor under it; nil if nothing is to be changed: the
-// pause container, which runs nothing of the pod's, and passthrough.
-func (s *Service) choose(b *bundle.Bundle, who bundle.Identity) (*profile.Resolved, error) {
+// guardPause keeps the pod's processes out of the pause container, which has no filter of ours.
+func guardPause(b *bundle.Bundle) error {
+	if err := b.Apply(bundle.OnProcess(bundle.GuardCapabilities())); err != nil {
+		return err
+	}
+	return b.Commit()
+}
+
+// choose returns the profile of a container, with the node's floor under it; nil if the container is not ours to
+// supervise: the pause container, which runs nothing of the pod's, and passthrough. passed tells the second from the
+// first.
+func (s *Service) choose(b *bundle.Bundle, who bundle.Identity) (chosen *profile.Resolved, passed bool, err error) {
 	set, err := s.profiles()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	annotations, err := b.Spec().Annotations()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	name, why, err := set.Select(profile.Pod{
 		Namespace: who.Namespace, Container: who.Container, Image: who.Image, Annotations: annotations,
 	}, profile.Defaults{Profile: s.Config.DefaultProfile})
 	if err != nil {
-		return nil, err
-	}
-	if who.Sandbox {
-		return nil, nil // refused above, before its containers are, if nothing is allowed
+		return nil, false, err
 	}
 	log.L.WithField("container", who.Container).WithField("profile", name).WithField("by", why.Reason).Debug("profile selected")
 	resolved, err := set.Resolve(name)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if s.Config.Floor != "" {
 		floor, err := set.Resolve(s.Config.Floor)
 		if err != nil {
-			return nil, fmt.Errorf("the node's floor: %w", err)
+			return nil, false, fmt.Errorf("the node's floor: %w", err)
 		}
 		resolved = resolved.WithFloor(floor)
 	}
-	if resolved.Passthrough {
-		return nil, nil
+	if resolved.Passthrough || who.Sandbox {
+		return nil, resolved.Passthrough, nil
 	}
-	return resolved, nil
+	return resolved, false, nil
 }
 
 // profiles reads all documents anew.

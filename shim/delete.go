@@ -19,12 +19,18 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 	if err := decode(call.Payload, &req); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	c := s.containers[req.ID]
+	s.mu.Unlock()
+	if c == creating {
+		// containerd gave up waiting for Create. There is nothing to delete yet, and delegates say so too.
+		return nil, errUnknown(req.ID)
+	}
 	resp, err := next(ctx, call.Payload)
 	if err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
-	c := s.containers[req.ID]
 	if req.ExecID == "" {
 		delete(s.containers, req.ID)
 	}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
@@ -30,10 +29,9 @@ func TestDeleteWhileCreating(t *testing.T) {
 		t.Error("passed on")
 		return proto.Marshal(&taskapi.DeleteResponse{ExitStatus: 137})
 	})
-	if !errors.Is(err, errdefs.ErrUnavailable) {
-		t.Errorf("error %v, want unavailable", err)
+	if !errors.Is(err, errdefs.ErrNotFound) {
+		t.Errorf("error %v, want not found", err)
 	}
-	time.Sleep(20 * time.Millisecond) // for what a wrong Delete leaves running
 	if s.containers["c"] != creating {
 		t.Error("the reservation is gone")
 	}

@@ -259,3 +259,46 @@ func childFullDisk(root string) {
 		fail(err)
 	}
 }
+
+// The last of a file system is for streams that are small: who has filled a segment stalls first.
+func TestReserve(t *testing.T) {
+	const gib = 1 << 30
+	for _, tt := range []struct {
+		free, total uint64
+		stalls      bool
+	}{
+		{2 * gib, 100 * gib, false},
+		{gib, 100 * gib, false},
+		{gib - 1, 100 * gib, true},
+		{gib / 2, 4 * gib, false}, // a tenth of a small one
+		{gib / 4, 4 * gib, true},
+	} {
+		w, err := OpenWriter(filepath.Join(t.TempDir(), "pod", "c"), audit.Identity{}, Options{SegmentBytes: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		free := tt.free
+		w.space = func() (uint64, uint64, error) { return free, tt.total, nil }
+		event := &audit.Event{Kind: audit.KindOOM, OOM: &audit.OOM{}}
+		var failed error
+		for range 10 {
+			if failed = w.Append(event); failed != nil {
+				break
+			}
+		}
+		var we *WriteError
+		if stalled := errors.As(failed, &we) && we.Full(); stalled != tt.stalls {
+			t.Errorf("%d of %d free: %v", tt.free, tt.total, failed)
+		}
+		if w.Seq() == 0 {
+			t.Error("the first segment stalls")
+		}
+		free = tt.total
+		if err := w.Append(event); err != nil {
+			t.Errorf("with room again: %v", err)
+		}
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

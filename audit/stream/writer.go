@@ -22,7 +22,11 @@ const (
 	DefaultLockWait = 2 * time.Second
 
 	segmentFlags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
-	keepLine     = 16 << 10 // bytes of line buffer that a Writer keeps; larger ones are given back
+	// reserve is what is kept of a file system, or a tenth of it if that is less, for streams that have not filled
+	// their first segment: one container that floods its own stream stalls before the others do.
+	reserve = 1 << 30
+
+	keepLine = 16 << 10 // bytes of line buffer that a Writer keeps; larger ones are given back
 )
 
 // Options are a Writer's; the zero value means the defaults.
@@ -40,6 +44,7 @@ type Writer struct {
 	recovered Recovered
 	write     func(*os.File, []byte) (int, error) // (*os.File).Write; tests inject faults
 	truncate  func(*os.File, int64) error
+	space     func() (free, total uint64, err error) // of the file system, in bytes
 
 	mu      sync.Mutex
 	segment *os.File // guarded by mu, as all below
@@ -134,7 +139,17 @@ func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
 		line: append(make([]byte, 0, 2048), t.chain...), folded: f,
 	}
 	w.synced = sync.NewCond(&w.mu)
+	w.space = func() (free, total uint64, err error) { return space(dir) }
 	return w, nil
+}
+
+// space returns the free and the total bytes of the file system that dir is on, as its users see them (statfs(2)).
+func space(dir *os.File) (free, total uint64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
+		return 0, 0, fmt.Errorf("free space under %s: %w", dir.Name(), err)
+	}
+	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
 }
 
 // Recovered says what was found when the stream was opened.
@@ -231,6 +246,9 @@ func (w *Writer) repair() error {
 // being audited waits for this.
 func (w *Writer) rotate() error {
 	name := segmentName(w.number + 1)
+	if free, total, err := w.space(); err == nil && free < min(total/10, reserve) {
+		return writeError("extend", filepath.Join(w.dir.Name(), name), unix.ENOSPC)
+	}
 	next, err := openAt(w.dir, name, segmentFlags|os.O_EXCL)
 	if err != nil {
 		return writeError("create", filepath.Join(w.dir.Name(), name), err)

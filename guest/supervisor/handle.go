@@ -37,12 +37,13 @@ func (s *Session) handle() error {
 	if !s.running {
 		// Until the workload's first exec only the launcher's filtered thread can call: code of ours, which has to
 		// reach that exec whatever the profile denies.
-		if !call.exec {
+		ours := s.leader.PID <= 0 || int(req.PID) == s.leader.PID
+		if !call.exec && ours {
 			return s.proceed()
 		}
-		first = true
+		first = call.exec
 		switch {
-		case s.leader.PID > 0 && int(req.PID) != s.leader.PID:
+		case !ours:
 			decision = seccomp.Decision{Action: seccomp.ActionDeny, Errno: uint16(unix.EPERM), RuleID: ruleLauncher, Class: classExec}
 		case decision.Action < seccomp.ActionAudit || decision.Silent:
 			decision = seccomp.Decision{Action: seccomp.ActionAudit, RuleID: classExec, Class: classExec}

@@ -67,13 +67,18 @@ func unnamed(uid uint32) (*specs.LinuxCapabilities, error) {
 }
 
 // widening is what loading a filter without no_new_privs and dropping to the original sets takes.
-var widening = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN"}
+var widening = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}
+
+// guarding keeps the workload away from the launcher of an exec session, which is of its own user, and, before it can
+// say that it is not dumpable, as open to it as any process: nobody without CAP_SYS_PTRACE may open the memory of a
+// process that has a capability which he has not (security/commoncap.c, cap_ptrace_access_check). CAP_SETPCAP drops it.
+var guarding = []string{"CAP_SETPCAP", "CAP_SYS_PTRACE"}
 
 // WidenCapabilities gives the launcher what it needs beside the process's own capabilities, and stores those in
 // was. It comes after [NoNewPrivileges], on which it depends:
 //
-//   - Without no_new_privs the launcher gets CAP_SYS_ADMIN and CAP_SETPCAP in the bounding, effective and permitted
-//     sets, to load the filter.
+//   - The launcher always gets CAP_SYS_PTRACE, which guards it, and CAP_SETPCAP, to drop it.
+//   - Without no_new_privs it gets CAP_SYS_ADMIN too, to load the filter.
 //   - Of a user that is not root, the effective set also becomes inheritable and ambient, as far as the bounding set
 //     has it. Delegates look for the executable and exec it with the effective set in force; now they exec the
 //     launcher, which has to find and exec the workload's with the same rights (CAP_DAC_OVERRIDE), and only the
@@ -121,24 +126,48 @@ func WidenCapabilities(container, was *Capabilities) ProcessEdit {
 		if was.Spec == nil {
 			was.Plan.Bounding = ^uint64(0) // those included that we do not know
 		}
-		return widen(p, have, uid, nnp)
+		load := guarding
+		if !nnp {
+			load = widening
+		}
+		var carry []string
+		if uid != 0 {
+			for _, c := range have.Effective {
+				if slices.Contains(have.Bounding, c) { // else capset(2) refuses it as inheritable
+					carry = append(carry, c)
+				}
+			}
+			carry = append(carry, load...)
+		}
+		return widen(p, have, load, carry)
 	}
 }
 
-// widen adds to the sets of p, which are have.
-func widen(p *Process, have *specs.LinuxCapabilities, uid uint32, nnp bool) error {
-	var load, carry []string
-	if !nnp {
-		load = widening
-	}
-	if uid != 0 {
-		for _, c := range have.Effective {
-			if slices.Contains(have.Bounding, c) { // else capset(2) refuses it as inheritable
-				carry = append(carry, c)
-			}
+// GuardCapabilities gives a process that runs nothing of the pod's (the pause container) CAP_SYS_PTRACE. It makes no use
+// of it; but containers that share its pid namespace, and are of its user, can then not open its memory and run code in
+// a process that has no filter. Absent capabilities stay absent: then it has all of them.
+func GuardCapabilities() ProcessEdit {
+	return func(p *Process) error {
+		have := &specs.LinuxCapabilities{}
+		found, err := p.o.get("capabilities", have)
+		if !found || err != nil {
+			return err
 		}
-		carry = append(carry, load...)
+		uid, err := p.uid()
+		if err != nil {
+			return err
+		}
+		guard := []string{"CAP_SYS_PTRACE"}
+		var carry []string
+		if uid != 0 {
+			carry = guard
+		}
+		return widen(p, have, guard, carry)
 	}
+}
+
+// widen adds load to the bounding, effective and permitted sets of p, which are have, and carry to the others.
+func widen(p *Process, have *specs.LinuxCapabilities, load, carry []string) error {
 	o, err := p.o.child("capabilities")
 	if err != nil {
 		return err

@@ -13,8 +13,9 @@ import (
 )
 
 func TestWidenCapabilities(t *testing.T) {
-	const chown, kill, setpcap, sysAdmin = 1 << 0, 1 << 5, 1 << 8, 1 << 21
-	const wide = `"CAP_SETPCAP","CAP_SYS_ADMIN"`
+	const chown, kill, wideMask = 1 << 0, 1 << 5, 1<<8 | 1<<19 | 1<<21
+	const wide = `"CAP_SETPCAP","CAP_SYS_ADMIN","CAP_SYS_PTRACE"`
+	const guard = `"CAP_SETPCAP","CAP_SYS_PTRACE"` // under no_new_privs
 	list := func(names []string) string { b, _ := json.Marshal(names); return string(b) }
 	all := list(capabilities)
 	root, err := unnamed(0)
@@ -37,7 +38,7 @@ func TestWidenCapabilities(t *testing.T) {
 			&plan.Caps{Bounding: chown, Inheritable: kill}},
 		"root, no_new_privs": {nil,
 			`{"user":{"uid":0},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"]}}`,
-			`{"user":{"uid":0},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"]}}`,
+			`{"user":{"uid":0},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN",` + guard + `],"effective":["CAP_CHOWN",` + guard + `],"permitted":[` + guard + `]}}`,
 			&plan.Caps{Bounding: chown}},
 		"user": {nil,
 			`{"user":{"uid":7},"capabilities":{"bounding":["CAP_CHOWN"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"],"ambient":["CAP_CHOWN"],"inheritable":["CAP_CHOWN"]}}`,
@@ -45,14 +46,14 @@ func TestWidenCapabilities(t *testing.T) {
 			&plan.Caps{Bounding: chown, Inheritable: chown, Ambient: chown}},
 		"user, no_new_privs": {nil,
 			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN","CAP_KILL"]}}`,
-			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN","CAP_KILL"],"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN","CAP_KILL"],"inheritable":["CAP_CHOWN"],"ambient":["CAP_CHOWN"]}}`,
+			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN","CAP_KILL",` + guard + `],"effective":["CAP_CHOWN",` + guard + `],"permitted":["CAP_CHOWN","CAP_KILL",` + guard + `],"inheritable":["CAP_CHOWN",` + guard + `],"ambient":["CAP_CHOWN",` + guard + `]}}`,
 			&plan.Caps{Bounding: chown | kill}},
 		"user, effective beyond bounding": {nil,
 			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"]}}`,
-			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"effective":["CAP_CHOWN"],"permitted":["CAP_CHOWN"]}}`,
+			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":[` + guard + `],"effective":["CAP_CHOWN",` + guard + `],"permitted":["CAP_CHOWN",` + guard + `],"inheritable":[` + guard + `],"ambient":[` + guard + `]}}`,
 			&plan.Caps{}},
 		"user, all there": {nil, `{"user":{"uid":7},"capabilities":` + five + `}`, `{"user":{"uid":7},"capabilities":` + five + `}`,
-			&plan.Caps{Bounding: setpcap | sysAdmin, Inheritable: setpcap | sysAdmin, Ambient: setpcap | sysAdmin}},
+			&plan.Caps{Bounding: wideMask, Inheritable: wideMask, Ambient: wideMask}},
 		"user, empty":  {nil, `{"user":{"uid":7},"capabilities":{}}`, `{"user":{"uid":7},"capabilities":` + five + `}`, &plan.Caps{}},
 		"root, absent": {nil, `{"user":{"uid":0}}`, `{"user":{"uid":0}}`, nil},
 		"root, null":   {nil, `{"capabilities":null}`, `{"capabilities":null}`, nil},
@@ -66,15 +67,17 @@ func TestWidenCapabilities(t *testing.T) {
 			`{"user":{"uid":0},"capabilities":{"bounding":["CAP_CHOWN",` + wide + `],"permitted":["CAP_CHOWN",` + wide + `],"effective":[` + wide + `]}}`,
 			&plan.Caps{Bounding: chown}},
 		"exec, no_new_privs": {named, `{"user":{"uid":7},"noNewPrivileges":true}`,
-			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN"],"permitted":["CAP_CHOWN"]}}`, &plan.Caps{Bounding: chown}},
+			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":["CAP_CHOWN",` + guard + `],"effective":[` + guard + `],"permitted":["CAP_CHOWN",` + guard + `],"inheritable":[` + guard + `],"ambient":[` + guard + `]}}`,
+			&plan.Caps{Bounding: chown}},
 		"exec that names its own": {named, `{"user":{"uid":0},"capabilities":{"bounding":["CAP_KILL",` + wide + `],"effective":[` + wide + `],"permitted":[` + wide + `]}}`,
 			`{"user":{"uid":0},"capabilities":{"bounding":["CAP_KILL",` + wide + `],"effective":[` + wide + `],"permitted":[` + wide + `]}}`,
-			&plan.Caps{Bounding: kill | setpcap | sysAdmin}},
+			&plan.Caps{Bounding: kill | wideMask}},
 		"exec, container without": {absent, `{"user":{"uid":0}}`, `{"user":{"uid":0}}`, nil},
 		"exec of root, container's are named now": {replaced, `{"user":{"uid":0}}`,
 			`{"user":{"uid":0},"capabilities":{"bounding":` + all + `,"effective":` + held + `,"permitted":` + held + `}}`, &plan.Caps{Bounding: ^uint64(0)}},
 		"exec of a user, container's are named now": {replaced, `{"user":{"uid":7},"noNewPrivileges":true}`,
-			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":` + all + `}}`, &plan.Caps{Bounding: ^uint64(0)}},
+			`{"user":{"uid":7},"noNewPrivileges":true,"capabilities":{"bounding":` + all + `,"effective":[` + guard + `],"inheritable":[` + guard + `],"permitted":[` + guard + `],"ambient":[` + guard + `]}}`,
+			&plan.Caps{Bounding: ^uint64(0)}},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -107,6 +110,23 @@ func TestWidenCapabilities(t *testing.T) {
 	for _, in := range []string{`{"user":{"UID":7}}`, `{"user":{"uid":-1}}`, `{"capabilities":{"Ambient":[]}}`, `{"user":{"uid":7},"capabilities":{"bounding":[],"BOUNDING":[]}}`} {
 		if got, err := EditProcess([]byte(in), WidenCapabilities(nil, &Capabilities{})); err == nil {
 			t.Errorf("%s became %s", in, got)
+		}
+	}
+}
+
+func TestGuardCapabilities(t *testing.T) {
+	const guard = `["CAP_SYS_PTRACE"]`
+	for in, want := range map[string]string{
+		`{"user":{"uid":0},"capabilities":{"bounding":["CAP_KILL"]}}`: `{"user":{"uid":0},"capabilities":{"bounding":["CAP_KILL","CAP_SYS_PTRACE"],"effective":` + guard + `,"permitted":` + guard + `}}`,
+		`{"user":{"uid":7},"capabilities":{}}`:                        `{"user":{"uid":7},"capabilities":{"bounding":` + guard + `,"effective":` + guard + `,"inheritable":` + guard + `,"permitted":` + guard + `,"ambient":` + guard + `}}`,
+		`{"user":{"uid":0}}`:                                          `{"user":{"uid":0}}`,
+	} {
+		out, err := EditProcess([]byte(in), GuardCapabilities())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(number(t, []byte(want)), number(t, out)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", in, diff)
 		}
 	}
 }

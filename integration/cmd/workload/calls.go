@@ -180,3 +180,16 @@ func open(args []string) int {
 	fmt.Println(time.Since(begin).Nanoseconds() / int64(max(turns, 1)))
 	return 0
 }
+
+// foreign makes a call of the 32-bit ABI: number of <asm/unistd_32.h>. It prints the result, an errno negative.
+func foreign(args []string) int {
+	if len(args) != 1 {
+		return fatal(errors.New("foreign needs a number"))
+	}
+	number, err := strconv.ParseUint(args[0], 0, 32)
+	if err != nil {
+		return fatal(err)
+	}
+	fmt.Println(int80(uint32(number)))
+	return 0
+}

@@ -29,8 +29,11 @@ func verbs() map[string]verb {
 		"memory":  {"MIB: touch so much memory; print ok", memory},
 		"open":    {"PATH N [rw]: open and close a file N times; print nanoseconds a turn", open},
 		"flood":   {"NAME N: make a call N times without arguments; print how often it failed", flood},
+		"build":   {"DIR FILES PROCESSES: do what a build does; print nanoseconds", build},
 		"status":  {"print /proc/self/status", func([]string) int { return cat("/proc/self/status") }},
 		"exit":    {"STATUS: exit with it", exit},
+		"foreign": {"NUMBER: make a system call of 32-bit x86; print the result", foreign},
+		"hijack":  {"SECONDS: look for a launcher whose memory can be written", hijack},
 		"kill":    {"SIGNAL: end by this signal number", kill},
 	}
 }
