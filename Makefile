@@ -24,7 +24,7 @@ FUZZTIME   ?= 30s
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: install-deps
 install-deps: ## install the Debian packages that building and testing need, where they are missing; find Go
@@ -50,7 +50,7 @@ test-unit: install-deps ## run the tests that need no containerd, with the race 
 test-integration: build ## run the tests against libseccomp and runc, and end to end on containerd 2.4 and 1.7
 	@for module in $(MODULES); do \
 	  echo "go test: $$module"; \
-	  (cd $$module && METSUKE_BIN=$(BIN) go test -count=1 -timeout 40m ./...); \
+	  (cd $$module && METSUKE_BIN=$(BIN) go test -tags seccomp -count=1 -p 1 -timeout 40m ./...); \
 	done
 
 .PHONY: fuzz
@@ -66,7 +66,7 @@ lint: install-deps ## run golangci-lint and the formatter's check over all modul
 	@tool=$$(integration/tools/build.sh lint | sed -n 's/^lint=//p'); \
 	for module in . $(MODULES); do \
 	  echo "golangci-lint: $$module"; \
-	  (cd $$module && $$tool/golangci-lint run --config $(CURDIR)/.golangci.yml ./...); \
+	  (cd $$module && $$tool/golangci-lint run --build-tags seccomp --config $(CURDIR)/.golangci.yml ./...); \
 	done
 
 .PHONY: critest
@@ -75,7 +75,7 @@ critest: build ## run the CRI conformance suite: delegate alone, passthrough, ba
 
 .PHONY: demo
 demo: build ## run an agent's pod under containerd and show what it was denied (KEEP=1: leave it up for crictl)
-	@cd integration && METSUKE_BIN=$(BIN) go run ./cmd/demo -containerd $(CONTAINERD) $(if $(KEEP),-keep)
+	@cd integration && METSUKE_BIN=$(BIN) go run ./cmd/demo -containerd $(CONTAINERD) -out $(OUT)/demo $(if $(KEEP),-keep)
 
 .PHONY: bench
 bench: build ## measure what Metsuke costs against the delegate alone, and print the table

@@ -117,7 +117,7 @@ func (rb *readBack) add(resource, key, controller string, read reader, stricter 
 	if err != nil {
 		f.Reason = err.Error()
 		rb.found = append(rb.found, f)
-		return nil
+		return nil //nolint:nilerr // it is told in Reason
 	}
 	f.Value, f.Effective = value, value
 	for stricter != nil && dir != m.point {

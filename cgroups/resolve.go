@@ -215,7 +215,7 @@ func (h *Host) device(name string) (string, error) {
 		if !ok || st.Mode&syscall.S_IFMT != syscall.S_IFBLK {
 			return "", fmt.Errorf("%s is no block device", name)
 		}
-		dev := uint64(st.Rdev)
+		dev := uint64(st.Rdev) //nolint:unconvert // 32 bits wide elsewhere
 		// The layout of dev_t in glibc and the kernel's ABI (makedev(3)).
 		major := (dev>>8)&0xfff | (dev>>32)&^0xfff
 		minor := dev&0xff | (dev>>12)&^0xff

@@ -61,8 +61,8 @@ type RuncOptions struct {
 	ShimCgroup    string // cgroup to put the delegate into
 	NoPivotRoot   bool   // for a root file system on a ramdisk
 	NoNewKeyring  bool
-	IoUid         uint32 //nolint:revive // the delegate's own name
-	IoGid         uint32 //nolint:revive // the delegate's own name
+	IoUid         uint32
+	IoGid         uint32
 	CriuImagePath string
 	CriuWorkPath  string
 }

@@ -10,24 +10,14 @@ import (
 // Disassemble returns a filter as text, one instruction a line: labels where something jumps to, the names of calls,
 // architectures and arguments beside the numbers. It reads what Filter returns, for people; its form may change.
 func Disassemble(filter []Instruction) string {
-	targets := map[int]bool{}
-	for i, in := range filter {
-		switch in.Code {
-		case codeJump:
-			targets[i+1+int(in.K)] = true
-		case codeJEQ, codeJGT, codeJGE, codeJSet:
-			targets[i+1+int(in.JT)] = in.JT > 0 || targets[i+1+int(in.JT)]
-			targets[i+1+int(in.JF)] = in.JF > 0 || targets[i+1+int(in.JF)]
-		}
-	}
-	arches := archAt(filter)
+	flow := follow(filter)
 	var b strings.Builder
 	for i, in := range filter {
 		label := ""
-		if targets[i] {
+		if flow[i].target {
 			label = fmt.Sprintf("L%d:", i)
 		}
-		text, comment := in.describe(i, loaded(filter, i), arches[i])
+		text, comment := in.describe(i, flow[i])
 		if comment != "" {
 			comment = "; " + comment
 		}
@@ -38,7 +28,7 @@ func Disassemble(filter []Instruction) string {
 
 var mnemonics = map[uint16]string{codeJEQ: "jeq", codeJGT: "jgt", codeJGE: "jge", codeJSet: "jset"}
 
-func (in Instruction) describe(i, load int, abi Arch) (text, comment string) {
+func (in Instruction) describe(i int, at place) (text, comment string) {
 	switch in.Code {
 	case codeLoad:
 		return "ld   " + dataName(int(in.K)), ""
@@ -53,52 +43,61 @@ func (in Instruction) describe(i, load int, abi Arch) (text, comment string) {
 	if !ok {
 		return fmt.Sprintf("code %#x jt %d jf %d k %#x", in.Code, in.JT, in.JF, in.K), ""
 	}
-	switch load {
+	switch at.loaded {
 	case offArch:
 		comment = Arch(in.K).Name()
 	case offNr:
-		comment, _ = SyscallName(abi, int(in.K))
-		if in.K == x32Bit && abi == ArchAMD64 {
+		comment, _ = SyscallName(at.arch, int(in.K))
+		if in.K == x32Bit && at.arch == ArchAMD64 {
 			comment = "x32 calls from here"
 		}
 	}
 	return fmt.Sprintf("%-5s%#x, L%d, L%d", name, in.K, i+1+int(in.JT), i+1+int(in.JF)), comment
 }
 
-// loaded returns the offset of the load that the instruction's accumulator comes from, in the order of the text,
-// which for our filters is the order of control, or -1.
-func loaded(filter []Instruction, i int) int {
-	if code := filter[i].Code; code == codeRet || code == codeJump {
-		return -1
-	}
-	for ; i >= 0; i-- {
-		if filter[i].Code == codeLoad {
-			return int(filter[i].K)
-		}
-	}
-	return -1
+// place is what is known where an instruction runs.
+type place struct {
+	target bool // something jumps here
+	known  bool // something leads here
+	loaded int  // the offset of what is in the accumulator, -1 for nothing
+	arch   Arch // the architecture, if it was compared
 }
 
-// archAt returns for each instruction the architecture that is known when it runs: its text stands, up to the next
-// load of the number, for the one whose comparison jumps to that load.
-func archAt(filter []Instruction) []Arch {
-	known := make([]Arch, len(filter))
+// follow finds what is known at each instruction, from the first way that leads there. All ways lead forward.
+func follow(filter []Instruction) []place {
+	at := make([]place, len(filter))
+	lead := func(to int, from place, jump bool) {
+		if to >= len(at) {
+			return
+		}
+		if !at[to].known {
+			from.known, from.target = true, false
+			at[to] = from
+		}
+		at[to].target = at[to].target || jump
+	}
+	lead(0, place{loaded: -1}, false)
 	for i, in := range filter {
-		if in.Code == codeJEQ && loaded(filter, i) == offArch {
-			if to := i + 1 + int(in.JT); to < len(filter) {
-				for filter[to].Code == codeJump && to+1+int(filter[to].K) < len(filter) {
-					to += 1 + int(filter[to].K)
-				}
-				known[to] = Arch(in.K)
+		here := at[i]
+		switch in.Code {
+		case codeRet:
+		case codeJump:
+			lead(i+1+int(in.K), here, true)
+		case codeJEQ, codeJGT, codeJGE, codeJSet:
+			yes := here
+			if in.Code == codeJEQ && here.loaded == offArch {
+				yes.arch = Arch(in.K)
 			}
+			lead(i+1+int(in.JT), yes, true)
+			lead(i+1+int(in.JF), here, true)
+		case codeLoad:
+			here.loaded = int(in.K)
+			lead(i+1, here, false)
+		default:
+			lead(i+1, here, false)
 		}
 	}
-	for i := range known {
-		if known[i] == 0 && i > 0 {
-			known[i] = known[i-1]
-		}
-	}
-	return known
+	return at
 }
 
 func dataName(off int) string {

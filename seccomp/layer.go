@@ -52,15 +52,6 @@ func makeColumn(base column, points []point) column {
 	return c
 }
 
-// at returns the root that decides nr.
-func (c column) at(nr uint32) ref {
-	i, found := slices.BinarySearch(c.starts, nr)
-	if !found {
-		i--
-	}
-	return c.roots[i]
-}
-
 // ruleset collects, call by call, the rules of one column in the order in which they are tried.
 type ruleset struct {
 	g   *graph
@@ -200,6 +191,12 @@ func (b *builder) layerColumn(abi Arch, l *Layer) column {
 	if abi == ArchX32 {
 		start, first = x32Bit, first|x32Bit
 	}
+	EachSyscall(abi, func(nr int, _ string) bool { // those that stand apart, above the common range
+		if _, ok := s.chains[uint32(nr)]; !ok && uint32(nr) >= first {
+			s.chains[uint32(nr)] = nil
+		}
+		return true
+	})
 	return makeColumn(column{[]uint32{start, first}, []ref{base, unknown}}, s.points(func(uint32) ref { return base }))
 }
 

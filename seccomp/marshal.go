@@ -131,12 +131,45 @@ func unmarshal(data []byte) (*Program, error) {
 		}
 	}
 	p.other = uint16(r.number(uint64(rows)))
-	if r.bad || len(r.rest) > 0 {
+	if r.bad || len(r.rest) > 0 || !p.consistent() {
 		return nil, errMalformed
 	}
 	var err error
 	p.filter, err = p.assemble()
 	return p, err
+}
+
+// consistent says that each column only leads to outcomes of its kind. (That the walk ends is so by the refs.)
+func (p *Program) consistent() bool {
+	leads := make([]uint16, len(p.nodes)) // the ranks that a node leads to, as bits
+	to := func(r ref) uint16 {
+		if r.isLeaf() {
+			return 1 << p.leaves[r.index()].rank
+		}
+		return leads[r]
+	}
+	for i, n := range p.nodes {
+		leads[i] = to(n.t) | to(n.f)
+	}
+	const (
+		pod   = 1<<rankAllow | 1<<rankLog | 1<<rankErrno | 1<<rankTrap | 1<<rankKillThread | 1<<rankKillProcess
+		layer = 1<<rankAllow | 1<<rankDeny | 1<<rankKill
+		audit = 1<<rankAllow | 1<<rankAudit
+	)
+	width := len(p.origins) + 1
+	for i, r := range p.rows {
+		kind := uint16(layer)
+		switch column := i % width; {
+		case column == width-1:
+			kind = audit
+		case column == 0 && p.pod:
+			kind = pod
+		}
+		if to(r)&^kind != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 type writer []byte

@@ -13,7 +13,11 @@ import (
 // A pod's own profile must be in force as runc with libseccomp would have it. Its meaning is theirs, quirks
 // included: runc's libcontainer/seccomp and patchbpf (v1.5.0), libseccomp's rule database (2.6.0). Where the two
 // would refuse a profile, so does Compile; where what they would make of it follows from no rule that one could
-// state, it is refused too.
+// state (callTree, blockSet), it is refused too.
+//
+// One bug of libseccomp (2.5.4, 2.6.0) is not followed: in a profile of up to 32 names that names a call which the
+// architecture does not have, its filter may compare the architecture instead of the number (x86-64 with x32 listed,
+// and 32-bit x86): then no rule ever matches. Here the rules are in force.
 
 // podProfile is a profile as runc hands it to libseccomp.
 type podProfile struct {

@@ -90,12 +90,6 @@ func SyscallName(a Arch, nr int) (string, bool) {
 	return "", false
 }
 
-// lastNumber returns the largest number that the tables have for a.
-func lastNumber(a Arch) int {
-	numbers, byNumber := a.tables()
-	return decodeNumber(a, numbers[byNumber[len(byNumber)-1]])
-}
-
 // KnownSyscall says whether any architecture that Linux has or had knows a call of this name. One that is known
 // but absent on the policy's architecture (s390's, say) is fine in a profile and has no effect.
 func KnownSyscall(name string) bool { return nameIndex(name) >= 0 }

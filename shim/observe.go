@@ -41,7 +41,7 @@ func (s *Service) observe(event *anypb.Any) error {
 		}
 		c, managed, err := s.lookup(exit.ContainerID)
 		if err != nil || !managed {
-			return nil
+			return nil //nolint:nilerr // not one of ours
 		}
 		if exit.ID == exit.ContainerID {
 			c.exit(c.exitEvent("", exit.ExitStatus, exit.ExitedAt.AsTime()))

@@ -44,13 +44,17 @@ func (s *Service) start(ctx context.Context, call *proxy.Call, next proxy.Next) 
 	// the caller: whether the workload ran must be known.
 	armCtx, give := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer give(nil)
-	armed := make(chan error, 1)
-	go func() { armed <- c.arm(armCtx, l, func(pid int) (*audit.Event, error) { return s.receipt(c, l, pid) }) }()
+	var notArmed error // valid once decided is closed
+	decided := make(chan struct{})
+	go func() {
+		defer close(decided)
+		notArmed = c.arm(armCtx, l, func(pid int) (*audit.Event, error) { return s.receipt(c, l, pid) })
+	}()
 
 	resp, err := next(ctx, call.Payload)
 	if err != nil {
 		give(err)
-		<-armed
+		<-decided
 		return nil, err
 	}
 	limit := s.Config.Deadlines.Armed
@@ -59,14 +63,15 @@ func (s *Service) start(ctx context.Context, call *proxy.Call, next proxy.Next) 
 	if l.exec != "" {
 		if err := confirm(l, resp); err != nil {
 			give(err)
-			<-armed
+			<-decided
 			s.kill(c, l.exec)
 			return nil, err
 		}
 	}
-	if err := <-armed; err != nil {
+	<-decided
+	if notArmed != nil {
 		s.kill(c, l.exec)
-		return nil, notStarted(l, err)
+		return nil, notStarted(l, notArmed)
 	}
 	return resp, nil
 }

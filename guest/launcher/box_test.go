@@ -178,7 +178,7 @@ func (b *box) start(t testing.TB, p *plan.Plan, argv []string, change func(*exec
 	}
 	t.Cleanup(func() {
 		r.stdin.Close()
-		r.cmd.Process.Kill() //nolint:errcheck // ended already
+		r.cmd.Process.Kill() // or ended already
 		r.cmd.Wait()         //nolint:errcheck // waited for already
 	})
 	return r
@@ -211,7 +211,7 @@ func (r *run) wait(t testing.TB) int {
 	done := make(chan error, 1)
 	go func() { done <- r.cmd.Wait() }()
 	select {
-	case <-done:
+	case <-done: //nolint:errcheck // only its end matters here
 	case <-time.After(20 * time.Second):
 		t.Fatal("the process does not end")
 	}

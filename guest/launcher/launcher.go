@@ -45,7 +45,7 @@ func Main(args []string) {
 	_ = syscall.Exec("", []string{""}, nil)
 	// Nobody in the container may attach to us (ptrace, /proc/<pid>/mem) while we have no filter.
 	// execve makes the workload dumpable again.
-	prctl(syscall.PR_SET_DUMPABLE, 0)
+	_ = prctl(syscall.PR_SET_DUMPABLE, 0) // cannot fail with these arguments
 
 	if len(args) < 3 || args[1] != "--" {
 		usage("run: want TOKEN -- ARGUMENTS")
@@ -169,7 +169,7 @@ func checkExecutable(file string) (plan.Stage, syscall.Errno) {
 // retry calls f until it is not interrupted by a signal.
 func retry(f func() error) error {
 	for {
-		if err := f(); err != syscall.EINTR {
+		if err := f(); err != syscall.EINTR { //nolint:errorlint // package syscall wraps nothing, and errors costs size
 			return err
 		}
 	}
@@ -177,7 +177,7 @@ func retry(f func() error) error {
 
 // errnoOf returns the errno in an error of package syscall.
 func errnoOf(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
+	if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // as above
 		return errno
 	}
 	return syscall.EINVAL
@@ -186,9 +186,9 @@ func errnoOf(err error) syscall.Errno {
 // writeOOMScoreAdj sets the process's own oom_score_adj.
 func writeOOMScoreAdj(adj int) syscall.Errno {
 	// The files in /proc of a process that is not dumpable are root's.
-	prctl(syscall.PR_SET_DUMPABLE, 1)
+	_ = prctl(syscall.PR_SET_DUMPABLE, 1)
 	fd, err := syscall.Open("/proc/self/oom_score_adj", syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
-	prctl(syscall.PR_SET_DUMPABLE, 0)
+	_ = prctl(syscall.PR_SET_DUMPABLE, 0) // cannot fail with these arguments
 	if err != nil {
 		return errnoOf(err)
 	}

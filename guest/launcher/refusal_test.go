@@ -26,8 +26,9 @@ func TestExecutableNotToBeRun(t *testing.T) {
 	write(t, b.root+"/bin/plain", "#!/bin/probe\n", 0o644)
 	write(t, b.root+"/bin/roots", "#!/bin/probe\n", 0o700)
 	mkdir(t, b.root+"/closed/in")
-	os.Chmod(b.root+"/closed", 0o700)
-	os.Symlink("loop", b.root+"/bin/loop")
+	if err := errors.Join(os.Chmod(b.root+"/closed", 0o700), os.Symlink("loop", b.root+"/bin/loop")); err != nil {
+		t.Fatal(err)
+	}
 	const initText = "unable to start container process: error during container init: exec: "
 	root, user := uint32(0), uint32(4242)
 	tests := []struct {

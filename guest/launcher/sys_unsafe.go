@@ -118,7 +118,7 @@ func isOpen(fd int) bool {
 
 //go:nosplit
 func futexWait(word *atomic.Uint32, value uint32) {
-	syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitPrivate, uintptr(value), 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWaitPrivate, uintptr(value), 0, 0, 0)
 }
 
 // futexWaitInSyscall waits as an ordinary goroutine does, so that it may take long.
@@ -127,13 +127,13 @@ func futexWaitInSyscall(word *atomic.Uint32, value uint32) {
 }
 
 func futexWake(word *atomic.Uint32) {
-	syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakePrivate, 1, 0, 0, 0)
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWakePrivate, 1, 0, 0, 0)
 }
 
 // sleep sleeps for ns nanoseconds, less than a second, or until a signal.
 func sleep(ns int64) {
 	ts := syscall.Timespec{Nsec: ns}
-	syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }
 
 // execTarget is what execve gets, made beforehand.

@@ -20,9 +20,10 @@ import (
 
 // What execve changes whatever runs, or names the process.
 var notCompared = []string{"Pid", "Tgid", "Ngid", "PPid", "NSpid", "NStgid", "NSpgid", "NSsid",
-	"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "VmData", "VmStk", "VmPTE", "VmLck",
+	"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData", "VmStk", "VmPTE", "VmLck",
 	"voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "Threads", "State", "SigQ", "FDSize",
-	"Cpus_allowed", "SigBlk"}
+	"Cpus_allowed", "SigBlk",
+	"SigPnd"} // the probe's own SIGURG, on its way: Go's preemption
 
 // state is what can be seen of a process from outside.
 type state map[string]string

@@ -99,7 +99,7 @@ func connect(t testing.TB, path string) *process {
 
 func (p *process) end() {
 	p.in.Close()
-	p.cmd.Process.Kill() //nolint:errcheck // ended already
+	p.cmd.Process.Kill() // or ended already
 	p.cmd.Wait()         //nolint:errcheck // waited for already
 }
 
@@ -121,7 +121,7 @@ func (p *process) send(t testing.TB, data []byte) string {
 
 // post sends data and does not wait for an answer.
 func (p *process) post(data []byte) {
-	fmt.Fprintf(p.in, "%x\n", data) //nolint:errcheck // seen by what comes back
+	fmt.Fprintf(p.in, "%x\n", data)
 }
 
 // client is a launcher's side of a connection, in this process.
@@ -137,7 +137,9 @@ func dial(t testing.TB, path string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	return &client{t: t, conn: conn}
 }
 
@@ -203,7 +205,7 @@ func (c *client) listener(frame []byte, fds ...int) {
 // refused waits until the other side hangs up without a word.
 func (c *client) refused() {
 	c.t.Helper()
-	if n, err := c.conn.Read(make([]byte, 1)); n != 0 || err == nil || os.IsTimeout(err) {
+	if n, err := c.conn.Read(make([]byte, 1)); n != 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Errorf("not hung up on: read %d bytes, %v", n, err)
 	}
 }

@@ -37,7 +37,7 @@ func IdentifyFile(path string) (FileID, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return FileID{}, fmt.Errorf("stat %s: %w", path, err)
 	}
-	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil
+	return FileID{Dev: uint64(st.Dev), Ino: st.Ino}, nil //nolint:unconvert // 32 bits wide elsewhere
 }
 
 // Pending is a launch that has been registered and has not been handed over or given up.

@@ -68,7 +68,7 @@ var (
 // NewToken returns a new token: 160 random bits as 32 letters and digits.
 func NewToken() string {
 	var b [20]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails: crypto/rand ends the process instead
+	rand.Read(b[:]) // never fails: crypto/rand ends the process instead
 	return base32.StdEncoding.EncodeToString(b[:])
 }
 

@@ -191,7 +191,7 @@ func TestProgressIsTold(t *testing.T) {
 	r := listenAt(t, path)
 	for want, prepare := range map[string]func(p *Pending, token string){
 		"nothing has connected": func(*Pending, string) {},
-		"has not connected":     func(p *Pending, _ string) { p.Confirm(self) },
+		"has not connected":     func(p *Pending, _ string) { _ = p.Confirm(self) },
 		"pid is not known": func(_ *Pending, token string) {
 			c := dial(t, path)
 			c.hello(token)
@@ -247,7 +247,7 @@ func TestFailureIsHandedOver(t *testing.T) {
 				l.Listener.Close()
 			}
 			c.write(test.failure.Append(nil))
-			c.conn.CloseWrite()
+			_ = c.conn.CloseWrite() // or gone already
 			if armed {
 				err = l.Arm(deadline(t))
 			} else {

@@ -20,7 +20,7 @@ import (
 func removeSocket(address string) error {
 	path, err := delegate.SocketPath(address)
 	if err != nil {
-		return nil // none was recorded
+		return nil //nolint:nilerr // none was recorded
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove socket: %w", err)

@@ -65,9 +65,9 @@ type Service struct {
 type End string
 
 const (
-	// EndDelegate: the delegate has ended, by Shutdown or by itself.
+	// EndDelegate says that the delegate has ended, by Shutdown or by itself.
 	EndDelegate End = "delegate"
-	// EndSignal: the daemon got SIGTERM or SIGINT. The delegate may still run; containerd's delete will end it.
+	// EndSignal says that the daemon got SIGTERM or SIGINT. The delegate may still run; containerd's delete will end it.
 	EndSignal End = "signal"
 )
 

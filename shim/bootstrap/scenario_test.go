@@ -184,7 +184,9 @@ func TestDeleteFromHalf(t *testing.T) {
 		"nothing":   func(*testing.T, *stand) {},
 		"no record": remove("BUNDLE/" + recordFile),
 		"broken record": func(t *testing.T, s *stand) {
-			os.WriteFile(filepath.Join(s.bundle("pod"), recordFile), []byte("{"), 0o600)
+			if err := os.WriteFile(filepath.Join(s.bundle("pod"), recordFile), []byte("{"), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		},
 		"no state": func(t *testing.T, s *stand) {
 			if err := os.Remove(filepath.Join(s.podState().Dir, stateFile)); err != nil {

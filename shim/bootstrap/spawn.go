@@ -71,7 +71,7 @@ func spawn(ctx context.Context, st *State, task, events *net.UnixListener, lock 
 	}
 	if err != nil {
 		cmd.Process.Kill()
-		cmd.Wait()
+		_ = cmd.Wait() // killed
 		return fmt.Errorf("daemon: %w", err)
 	}
 	return cmd.Process.Release()

@@ -121,7 +121,7 @@ func readOnly(fd int) (kind int64, err error) {
 	if fs.Flags&unix.ST_RDONLY == 0 {
 		return 0, errors.New("it is not mounted read-only")
 	}
-	return int64(fs.Type), nil
+	return int64(fs.Type), nil //nolint:unconvert // 32 bits wide elsewhere
 }
 
 func openat2(dir int, name string, flags uint64) (int, error) {

@@ -173,7 +173,7 @@ func TestClientGone(t *testing.T) {
 			time.Sleep(20 * time.Millisecond) // let the call arrive
 			c.Close()
 			select {
-			case <-u.ended:
+			case <-u.ended: //nolint:errcheck // only its end matters here
 			case <-time.After(5 * time.Second):
 				t.Error("the upstream's call goes on")
 			}
@@ -195,7 +195,7 @@ func TestUpstreamGone(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			u.server.Close() // closes idle connections alone; a dead process closes all
 			close(u.release)
-			<-result
+			<-result //nolint:errcheck // only its end matters here
 			c2 := dial(t, path)
 			if _, err := call(within(t), c2, "Block", ""); !errors.Is(err, ttrpc.ErrClosed) {
 				t.Errorf("a call without an upstream: %v, want %v", err, ttrpc.ErrClosed)
@@ -238,7 +238,9 @@ func TestSlowReader(t *testing.T) {
 	defer slow.Close()
 	payload, _ := proto.Marshal(wrapperspb.String(strings.Repeat("x", 1<<20)))
 	body, _ := proto.Marshal(&ttrpc.Request{Service: testService, Method: "Echo", Payload: payload})
-	slow.SetWriteDeadline(time.Now().Add(time.Second))
+	if err := slow.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 40 { // until everything is full
 		if _, err := slow.Write(appendFrame(nil, uint32(2*i+1), frameRequest, 0, body)); err != nil {
 			break
