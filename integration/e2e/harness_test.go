@@ -16,7 +16,7 @@ import (
 )
 
 // limit bounds a test, and what one test waits for: generous, because time is never what is tested here.
-const limit = 3 * time.Minute
+const limit = 6 * time.Minute
 
 // stands are the running ones, one a version, made when a test first needs it.
 var stands = map[stand.Version]*stand.Stand{}

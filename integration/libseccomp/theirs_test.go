@@ -108,7 +108,8 @@ func load(profile *specs.LinuxSeccomp) (*theirs, error) {
 		raw = append(raw[:len(raw)-1], `,"flags":[]}`...)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = []string{roleVariable + "=" + roleLoad, "GODEBUG=asyncpreemptoff=1", "GOGC=off"}
+	// with LD_LIBRARY_PATH another libseccomp than the installed one can be tried
+	cmd.Env = []string{roleVariable + "=" + roleLoad, "GODEBUG=asyncpreemptoff=1", "GOGC=off", "LD_LIBRARY_PATH=" + os.Getenv("LD_LIBRARY_PATH")}
 	cmd.Stdin = bytes.NewReader(raw)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -116,7 +117,7 @@ func load(profile *specs.LinuxSeccomp) (*theirs, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	watchdog := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+	watchdog := time.AfterFunc(3*time.Second, func() { _ = cmd.Process.Kill() })
 	got, err := trace(cmd.Process.Pid)
 	hung := !watchdog.Stop()
 	if got != nil || err != nil {
@@ -133,7 +134,7 @@ func load(profile *specs.LinuxSeccomp) (*theirs, error) {
 	case stderr.Len() > 0:
 		return nil, errRefused{stderr.String()}
 	}
-	return nil, fmt.Errorf("the child ended without a filter: %v", waitErr)
+	return nil, fmt.Errorf("the child ended without a filter: %w", waitErr)
 }
 
 // trace follows a child from its exec to the call that loads a filter; nil, nil if it ended before.
@@ -150,7 +151,7 @@ func trace(pid int) (*theirs, error) {
 	loading := false
 	for signal := 0; ; {
 		if err := unix.PtraceSyscall(pid, signal); err != nil {
-			return nil, nil // it is gone; its exit status says why
+			return nil, nil //nolint:nilerr // it is gone; its exit status says why
 		}
 		// WNOWAIT would be needed to leave the exit status to cmd.Wait: peek first
 		var info unix.Siginfo

@@ -283,7 +283,7 @@ func (p *process) report() string {
 
 func (p *process) reportFrom(f *os.File) string {
 	p.w.t.Helper()
-	f.SetReadDeadline(time.Now().Add(20 * time.Second)) //nolint:errcheck // pipes and terminals have one
+	f.SetReadDeadline(time.Now().Add(20 * time.Second)) // pipes and terminals have one
 	var got bytes.Buffer
 	buf := make([]byte, 1<<16)
 	for !strings.Contains(got.String(), "\nend") {

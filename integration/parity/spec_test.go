@@ -97,9 +97,9 @@ func cleanCgroups() {
 	if err != nil {
 		return
 	}
-	os.Remove("/sys/fs/cgroup" + cgroupParent) //nolint:errcheck // not there with cgroup v1
+	os.Remove("/sys/fs/cgroup" + cgroupParent) // not there with cgroup v1
 	for _, root := range roots {
-		os.Remove("/sys/fs/cgroup/" + root.Name() + cgroupParent) //nolint:errcheck // not there, or no hierarchy
+		os.Remove("/sys/fs/cgroup/" + root.Name() + cgroupParent) // not there, or no hierarchy
 	}
 }
 

@@ -110,7 +110,22 @@ type cgroups struct {
 	made []string // the stand's, likewise
 }
 
-func newCgroups(name string) (*cgroups, error) {
+// cgroupPrefix begins the names of the stands' cgroups; the process's number follows.
+const cgroupPrefix = "metsuke-stand-"
+
+// sweep removes the cgroups of stands whose process was killed before it could; nothing runs in them.
+func sweep(parent string) {
+	stale, _ := filepath.Glob(filepath.Join(parent, cgroupPrefix+"*"))
+	for _, dir := range stale {
+		pid := strings.TrimPrefix(filepath.Base(dir), cgroupPrefix)
+		if _, err := os.Stat(filepath.Join("/proc", pid)); errors.Is(err, fs.ErrNotExist) {
+			_ = removeTree(dir) // not ours to fail on
+		}
+	}
+}
+
+func newCgroups() (*cgroups, error) {
+	name := fmt.Sprint(cgroupPrefix, os.Getpid())
 	groups := &cgroups{}
 	all, err := hierarchies()
 	if err != nil {
@@ -125,6 +140,7 @@ func newCgroups(name string) (*cgroups, error) {
 				return groups, err
 			}
 		}
+		sweep(parent)
 		dir := filepath.Join(parent, name)
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			return groups, fmt.Errorf("make the stand's cgroup: %w", err)

@@ -29,14 +29,15 @@ const (
 // Versions are all, newest first.
 var Versions = []Version{V2, V1}
 
-// set is the version's tool set, index its place in names and addresses.
-func (v Version) set() string {
+// Set is the version's tool set, for Enter.
+func (v Version) Set() string {
 	if v == V1 {
 		return "containerd1"
 	}
 	return "containerd2"
 }
 
+// index is the version's place in names and addresses.
 func (v Version) index() int {
 	if v == V1 {
 		return 1
@@ -79,7 +80,9 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
       runtime_type = "{{.RuntimeType}}"
       pod_annotations = ["metsuke.dev/*"]
       container_annotations = ["metsuke.dev/*"]
+{{- if .Options}}
       [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}.options]
+{{- end}}
 {{- range .Options}}
         {{.}}
 {{- end}}
@@ -118,7 +121,9 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
       runtime_type = "{{.RuntimeType}}"
       pod_annotations = ["metsuke.dev/*"]
       container_annotations = ["metsuke.dev/*"]
+{{- if .Options}}
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{{.Name}}.options]
+{{- end}}
 {{- range .Options}}
         {{.}}
 {{- end}}
@@ -175,9 +180,11 @@ func (s *Stand) writeConfig() error {
 		if err != nil {
 			return err
 		}
-		data.Handlers = append(data.Handlers, handler{
-			Name: h.Name, RuntimeType: "io.containerd.metsuke.v2", Options: []string{fmt.Sprintf("ConfigPath = %q", path)},
-		})
+		entry := handler{Name: h.Name, RuntimeType: "io.containerd.metsuke.v2"}
+		if !h.DefaultPlace {
+			entry.Options = []string{fmt.Sprintf("ConfigPath = %q", path)}
+		}
+		data.Handlers = append(data.Handlers, entry)
 	}
 	var config bytes.Buffer
 	if err := template.Must(template.New("config").Parse(form)).Execute(&config, data); err != nil {
@@ -202,7 +209,7 @@ func (s *Stand) writeConfig() error {
 
 // StartContainerd starts containerd and waits until CRI is ready. Pods that an earlier one left running are its again.
 func (s *Stand) StartContainerd(ctx context.Context) error {
-	binary, err := Tool(s.Version.set(), "containerd")
+	binary, err := Tool(s.Version.Set(), "containerd")
 	if err != nil {
 		return err
 	}
@@ -236,7 +243,8 @@ func (s *Stand) StartContainerd(ctx context.Context) error {
 }
 
 func (s *Stand) waitReady(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	// In an emulated machine it takes most of a minute.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
 	for {
 		err := s.ready(ctx)

@@ -75,7 +75,7 @@ func runOutside(sets []string) (code int, err error) {
 	// Pdeathsig acts when the *thread* that forked ends, so this one must stay.
 	runtime.LockOSThread()
 
-	groups, err := newCgroups(fmt.Sprintf("metsuke-stand-%d", os.Getpid()))
+	groups, err := newCgroups()
 	if err != nil {
 		return 0, errors.Join(err, groups.remove())
 	}

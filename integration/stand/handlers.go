@@ -23,6 +23,10 @@ type Handler struct {
 	Default string
 	// Config is added to its config.toml, after what the stand says itself.
 	Config string
+	// DefaultPlace puts its config.toml at /etc/metsuke, where the shim looks without being told, and leaves containerd's
+	// options table out. Only one handler of a program can have that. (With an options table, containerd 2.x refuses user
+	// namespaces under any runtime but runc's.)
+	DefaultPlace bool
 }
 
 // The handlers that most programs want: Metsuke with its built-in profiles, beside "runc", the delegate alone.
@@ -54,7 +58,10 @@ spec:
 // Directories of a handler, below the stand's.
 func (s *Stand) handlerDir(handler string) string { return filepath.Join(s.Dir, "metsuke", handler) }
 
-// ConfigPath is the handler's config.toml.
+// defaultConfig is where the shim looks for its configuration without being told.
+const defaultConfig = "/etc/metsuke/config.toml"
+
+// ConfigPath is the config.toml of a handler that is not at the default place.
 func (s *Stand) ConfigPath(handler string) string {
 	return filepath.Join(s.handlerDir(handler), "config.toml")
 }
@@ -166,7 +173,7 @@ func (s *Stand) writeHandler(h Handler) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	delegate, err := Tool(s.Version.set(), "containerd-shim-runc-v2")
+	delegate, err := Tool(s.Version.Set(), "containerd-shim-runc-v2")
 	if err != nil {
 		return "", err
 	}
@@ -200,5 +207,14 @@ audit = %q
 state = %q
 %s`, h.Default, delegate, runc, Metsuke("metsuke-guest"), s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), h.Config)
 	path := s.ConfigPath(h.Name)
+	if h.DefaultPlace {
+		path = defaultConfig
+		if _, err := os.Stat(path); err == nil {
+			return "", fmt.Errorf("%s is there already: only one handler can have it", path)
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return "", err
+		}
+	}
 	return path, os.WriteFile(path, []byte(config), 0o644)
 }

@@ -3,8 +3,10 @@
 package stand
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -31,6 +33,14 @@ func setUpNamespaces() error {
 	if err := unix.Mount("tmpfs", Dir, "tmpfs", 0, "mode=0755,size=75%"); err != nil {
 		return fmt.Errorf("mount tmpfs on %s: %w", Dir, err)
 	}
+	// A configuration at Metsuke's default place, without a change to the machine's.
+	upper, work := filepath.Join(Dir, "etc", "upper"), filepath.Join(Dir, "etc", "work")
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount("etc", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+upper+",workdir="+work); err != nil {
+		return fmt.Errorf("mount an overlay on /etc: %w", err)
+	}
 	// Mounts of pods go from containerd to its shims and on into containers.
 	if err := unix.Mount("", "/run", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
 		return fmt.Errorf("share mounts below /run: %w", err)
@@ -41,7 +51,7 @@ func setUpNamespaces() error {
 	if err := unix.Sethostname([]byte("stand")); err != nil {
 		return fmt.Errorf("set the host name: %w", err)
 	}
-	// Ports below 1024 for a pod's server that is not root, as most container hosts have it; per network namespace.
+	// Between pods and the stand's own addresses; per network namespace.
 	if err := writeFile("/proc/sys/net/ipv4/ip_forward", "1"); err != nil {
 		return err
 	}

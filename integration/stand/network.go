@@ -37,42 +37,34 @@ func (s *Stand) network() string {
 // Domain is the zone that the stand's DNS server answers: every name in it is the gateway.
 const Domain = "stand.test."
 
-// services are the DNS server and the web server of the stand's network, which an agent can talk to.
-type services struct {
-	dns net.PacketConn
-	web *http.Server
-}
-
-// startServices serves on every address of the network namespace, because a bridge's address appears with its first pod.
-func startServices() (*services, error) {
+// StartServices starts the DNS server and the web server that pods reach at Gateway; names in Domain are the gateway's.
+// They live as long as the program, and hold ports 53 and 80 of the stand's network, so critest runs without them. They
+// serve on every address, because a bridge's address appears with its first pod.
+func StartServices() error {
 	dns, err := net.ListenPacket("udp4", ":53")
 	if err != nil {
-		return nil, fmt.Errorf("DNS server: %w", err)
+		return fmt.Errorf("DNS server: %w", err)
 	}
 	listener, err := net.Listen("tcp4", ":80")
 	if err != nil {
 		_ = dns.Close()
-		return nil, fmt.Errorf("web server: %w", err)
+		return fmt.Errorf("web server: %w", err)
 	}
-	s := &services{dns: dns, web: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = fmt.Fprintf(w, "hello from the stand: %s %s\n", r.Method, r.URL.Path)
-	})}}
-	go func() { _ = s.web.Serve(listener) }() // ends with Close
-	go s.answer()
-	return s, nil
-}
-
-func (s *services) close() {
-	_ = s.dns.Close()
-	_ = s.web.Close()
+	go answer(dns)
+	go func() {
+		_ = http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = fmt.Fprintf(w, "hello from the stand: %s %s\n", r.Method, r.URL.Path)
+		}))
+	}()
+	return nil
 }
 
 // answer serves DNS until the socket is closed. The reply's address is the bridge on which the question came, which is
 // the only one that the asking pod can reach; the kernel's choice of source address for the pod is the same one.
-func (s *services) answer() {
+func answer(dns net.PacketConn) {
 	buffer := make([]byte, 1500)
 	for {
-		n, peer, err := s.dns.ReadFrom(buffer)
+		n, peer, err := dns.ReadFrom(buffer)
 		if err != nil {
 			return
 		}
@@ -96,7 +88,7 @@ func (s *services) answer() {
 			}}
 		}
 		if packed, err := reply.Pack(); err == nil {
-			_, _ = s.dns.WriteTo(packed, peer)
+			_, _ = dns.WriteTo(packed, peer)
 		}
 	}
 }

@@ -19,7 +19,6 @@ import (
 // imageRegistry serves images from memory, on loopback in the stand's network namespace, under every registry's name.
 type imageRegistry struct {
 	address string
-	server  *http.Server
 }
 
 func startRegistry() (*imageRegistry, error) {
@@ -27,12 +26,8 @@ func startRegistry() (*imageRegistry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}
-	r := &imageRegistry{
-		address: listener.Addr().String(),
-		server:  &http.Server{Handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))},
-	}
-	go func() { _ = r.server.Serve(listener) }() // ends with Close
-	return r, nil
+	go func() { _ = http.Serve(listener, registry.New(registry.Logger(log.New(io.Discard, "", 0)))) }()
+	return &imageRegistry{address: listener.Addr().String()}, nil
 }
 
 func (r *imageRegistry) url() string { return "http://" + r.address }

@@ -9,10 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -39,11 +41,8 @@ type Stand struct {
 	conn       *grpc.ClientConn
 }
 
-// shared is what all stands of a program have in common.
-var shared struct {
-	registry *imageRegistry
-	services *services
-}
+// shared is the registry of all stands of a program; it lives as long as the program.
+var shared *imageRegistry
 
 // Start starts a containerd of the version, with the handlers. One stand of each version may run at a time.
 func Start(ctx context.Context, options Options) (*Stand, error) {
@@ -55,9 +54,9 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	}
 	s := &Stand{
 		Version:  options.Version,
-		Dir:      filepath.Join(Dir, options.Version.set()),
+		Dir:      filepath.Join(Dir, options.Version.Set()),
 		options:  options,
-		registry: shared.registry.url(),
+		registry: shared.url(),
 	}
 	if _, err := os.Stat(s.Dir); err == nil {
 		return nil, fmt.Errorf("a stand of containerd %s runs already", s.Version)
@@ -70,7 +69,12 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 		return nil, err
 	}
 	conn, err := grpc.NewClient("unix://"+s.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
+		// containerd is tried until it serves, without a second's pauses.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 500 * time.Millisecond},
+			MinConnectTimeout: 10 * time.Second,
+		}))
 	if err != nil {
 		return nil, err
 	}
@@ -83,17 +87,16 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	return s, nil
 }
 
+// startShared starts the registry, filled, with a program's first stand.
 func startShared() error {
-	if shared.registry != nil {
+	if shared != nil {
 		return nil
 	}
-	// The stand's DNS and web server must not keep critest or a host-network pod from the ports it wants, so they come
-	// with the first stand and stay for all.
-	registry, err := startRegistry()
+	images, err := standardImages()
 	if err != nil {
 		return err
 	}
-	images, err := standardImages()
+	registry, err := startRegistry()
 	if err != nil {
 		return err
 	}
@@ -102,21 +105,7 @@ func startShared() error {
 			return err
 		}
 	}
-	shared.registry = registry
-	return nil
-}
-
-// StartServices starts the DNS server and the web server that pods reach at Gateway; names in Domain are the gateway's.
-// They hold ports 53 and 80 of the stand's network, so critest runs without them.
-func StartServices() error {
-	if shared.services != nil {
-		return nil
-	}
-	services, err := startServices()
-	if err != nil {
-		return err
-	}
-	shared.services = services
+	shared = registry
 	return nil
 }
 
@@ -126,7 +115,7 @@ func (s *Stand) AddImage(reference string, image Image) error {
 	if err != nil {
 		return err
 	}
-	return shared.registry.add(reference, built)
+	return shared.add(reference, built)
 }
 
 // Endpoint is the path of containerd's socket: CRI and containerd's own API.

@@ -48,7 +48,7 @@ func main() {
 	flag.StringVar(&o.one, "one", "", "used by this command itself: make this one run, here")
 	flag.Parse()
 	if o.one != "" {
-		stand.Enter(toolSet(o.version), "runc", "cni", "critools")
+		stand.Enter(stand.Version(o.version).Set(), "runc", "cni", "critools")
 		exitOn(runSuite(o))
 		return
 	}
@@ -60,13 +60,6 @@ func exitOn(err error) {
 		fmt.Fprintln(os.Stderr, "critest:", err)
 		os.Exit(1)
 	}
-}
-
-func toolSet(version string) string {
-	if version == string(stand.V1) {
-		return "containerd1"
-	}
-	return "containerd2"
 }
 
 // compareRuns makes the runs, each as a process of its own, and compares their reports.
@@ -128,7 +121,7 @@ func compareRuns(o options) error {
 
 // startRun runs this command again for one run, with its output in a log.
 func startRun(o options, r run) error {
-	log, err := os.Create(filepath.Join(o.out, r.name+".log"))
+	log, err := os.OpenFile(filepath.Join(o.out, r.name+".log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -149,7 +142,12 @@ func runSuite(o options) (err error) {
 			handler = r.handler
 		}
 	}
-	s, err := stand.Start(context.Background(), stand.Options{Version: stand.Version(o.version), Handlers: stand.StandardHandlers()})
+	// Without an options table, as a node has it that needs user namespaces: see stand.Handler.
+	handlers := stand.StandardHandlers()
+	for i := range handlers {
+		handlers[i].DefaultPlace = handlers[i].Name == handler
+	}
+	s, err := stand.Start(context.Background(), stand.Options{Version: stand.Version(o.version), Handlers: handlers})
 	if err != nil {
 		return err
 	}

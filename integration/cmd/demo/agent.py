@@ -43,6 +43,7 @@ def mischief():
     run("io_uring", "workload", "syscall", "io_uring_setup", "8")
     run("bpf", "workload", "syscall", "bpf", "0")
     run("vsock", "workload", "syscall", "socket", "40", "1", "0")
+    run("insists", "workload", "flood", "ptrace", "20000")
 
 
 def fork_bomb():

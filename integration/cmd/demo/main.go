@@ -48,7 +48,11 @@ func main() {
 	keep := flag.Bool("keep", false, "leave the stand up, for crictl, until interrupted")
 	out := flag.String("out", "", "`directory` to copy the audit stream to (default: none)")
 	flag.Parse()
-	stand.Enter("containerd2", "containerd1", "runc", "cni", "critools")
+	sets := []string{stand.Version(*version).Set(), "runc", "cni"}
+	if *keep {
+		sets = append(sets, "critools")
+	}
+	stand.Enter(sets...)
 	if err := demo(stand.Version(*version), *keep, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
@@ -71,7 +75,7 @@ func demo(version stand.Version, keep bool, out string) (err error) {
 	}
 	s, err := stand.Start(ctx, stand.Options{
 		Version:  version,
-		Handlers: []stand.Handler{{Name: handler, Profiles: map[string]string{"agents.yaml": profiles}}},
+		Handlers: []stand.Handler{{Name: handler, Profiles: map[string]string{"agents.yaml": profiles}, DefaultPlace: true}},
 	})
 	if err != nil {
 		return err
@@ -145,7 +149,7 @@ func runAgent(ctx context.Context, s *stand.Stand) (*stand.Pod, *stand.Container
 
 // agentImage is a small Debian: the host's own programs with their libraries, Python, and the agent.
 func agentImage() stand.Image {
-	files := stand.NewFiles()
+	files := stand.NewFiles().Dir("/mnt", 0o755)
 	for _, program := range []string{"bash", "cat", "wc", "rm", "ls", "grep", "true", "curl", "strace", "mount", "unshare", "python3"} {
 		files.HostProgram(program)
 	}
