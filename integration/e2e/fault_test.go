@@ -81,6 +81,29 @@ func TestContainerdKilled(t *testing.T) {
 	})
 }
 
+// containerd 1.7 is replaced by 2.4 under running pods: they live on, and the pods after them run too.
+func TestContainerdUpgraded(t *testing.T) {
+	t.Cleanup(func() { // after the harness has looked for leaks: what 2.4 has written is nothing for 1.7
+		if err := stands[stand.V1].Close(); err != nil {
+			t.Error(err)
+		}
+		delete(stands, stand.V1)
+	})
+	h := newHarness(t, stand.V1)
+	p := h.pod(stand.PodConfig{Handler: baseline})
+	c := p.idle()
+	before := len(p.events("main"))
+	if err := h.Upgrade(h.ctx, stand.V2); err != nil {
+		t.Fatal(err)
+	}
+	if out := c.exec("sh", "-c", "unshare -m true 2>/dev/null; echo still here"); out != "still here\n" {
+		t.Errorf("exec wrote %q", out)
+	}
+	want(t, p.events("main")[before:], "denied after the upgrade", denied("unshare", "no-namespaces"))
+	p.run(stand.ContainerConfig{Name: "later", Command: []string{"true"}}).output()
+	h.pod(stand.PodConfig{Handler: baseline}).shell("true").output()
+}
+
 // A machine that went down: everything of the pods is dead, and its leftovers are on disk when containerd comes back.
 func TestEverythingKilled(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {

@@ -145,7 +145,7 @@ var disabledPlugins = map[Version][]string{
 // writeConfig writes config.toml, hosts.toml and the CNI network of the stand.
 func (s *Stand) writeConfig() error {
 	form := configV2
-	if s.Version == V1 {
+	if s.running == V1 {
 		form = configV1
 	}
 	cni, err := Tool("cni", "bridge")
@@ -165,7 +165,7 @@ func (s *Stand) writeConfig() error {
 		Dir: s.Dir, Level: "debug", Pause: ImagePause, CNI: filepath.Dir(cni),
 		// A negative score needs CAP_SYS_RESOURCE, which root in some sandboxes lacks.
 		RestrictOOM: !hasCapability(unix.CAP_SYS_RESOURCE),
-		Disabled:    disabledPlugins[s.Version],
+		Disabled:    disabledPlugins[s.running],
 	}
 	runc, err := Tool("runc", "runc")
 	if err != nil {
@@ -209,7 +209,7 @@ func (s *Stand) writeConfig() error {
 
 // StartContainerd starts containerd and waits until CRI is ready. Pods that an earlier one left running are its again.
 func (s *Stand) StartContainerd(ctx context.Context) error {
-	binary, err := Tool(s.Version.Set(), "containerd")
+	binary, err := Tool(s.running.Set(), "containerd")
 	if err != nil {
 		return err
 	}
@@ -278,6 +278,19 @@ func (s *Stand) StopContainerd(signal unix.Signal) error {
 	}
 	s.containerd = nil
 	return nil
+}
+
+// Upgrade ends containerd in order and starts the one of another version in its place: on the same state, with the same
+// handlers, in the form of configuration that the other one reads. Pods live on.
+func (s *Stand) Upgrade(ctx context.Context, version Version) error {
+	if err := s.StopContainerd(unix.SIGTERM); err != nil {
+		return err
+	}
+	s.running = version
+	if err := s.writeConfig(); err != nil {
+		return err
+	}
+	return s.StartContainerd(ctx)
 }
 
 // ContainerdPID is containerd's process, or 0.

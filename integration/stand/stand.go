@@ -35,7 +35,8 @@ type Stand struct {
 	Images  runtimeapi.ImageServiceClient   // CRI
 
 	options    Options
-	registry   string // its URL
+	running    Version // of containerd; another one than Version after Upgrade
+	registry   string  // its URL
 	containerd *exec.Cmd
 	exited     chan struct{} // closed when containerd has ended
 	conn       *grpc.ClientConn
@@ -54,6 +55,7 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	}
 	s := &Stand{
 		Version:  options.Version,
+		running:  options.Version,
 		Dir:      filepath.Join(Dir, options.Version.Set()),
 		options:  options,
 		registry: shared.url(),
