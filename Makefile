@@ -48,9 +48,10 @@ test-unit: install-deps ## run the tests that need no containerd, with the race 
 
 .PHONY: test-integration
 test-integration: build ## run the tests against libseccomp and runc, and end to end on containerd 2.4 and 1.7
-	@for module in $(MODULES); do \
+	@runc=$$(integration/tools/build.sh runc | sed -n 's/^runc=//p')/runc; \
+	for module in $(MODULES); do \
 	  echo "go test: $$module"; \
-	  (cd $$module && METSUKE_BIN=$(BIN) go test -tags seccomp -count=1 -p 1 -timeout 40m ./...); \
+	  (cd $$module && METSUKE_BIN=$(BIN) METSUKE_RUNC=$$runc go test -tags seccomp -count=1 -p 1 -timeout 40m ./...); \
 	done
 
 .PHONY: fuzz
