@@ -70,7 +70,9 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
-	req.Options = s.delegate
+	if req.Options, err = s.createOptions(req.Options); err != nil {
+		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
+	}
 	who, err := b.Spec().Identity(s.Pod.Namespace, req.ID)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)

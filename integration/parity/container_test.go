@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -64,6 +65,8 @@ func prepare(dir string) (err error) {
 	if err := os.Chmod(dir, 0o711); err != nil { // containers in a user namespace go through it
 		return err
 	}
+	// What we were started with ignored (nohup(1), a CI's runner) is so for every child; what is handled is not.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
 	// Containers' processes become ours, so that their exit status can be had.
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 }

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -129,6 +130,10 @@ func (p Program) info(ctx context.Context, stdin io.Reader) ([]byte, error) {
 	any, err := parseOptions(data)
 	if err != nil {
 		return nil, err
+	}
+	if strings.HasSuffix(any.GetTypeUrl(), "containerd.runc.v1.Options") {
+		// containerd's CRI asks so for a container in a user namespace, whatever the runtime: of the default configuration.
+		any = nil
 	}
 	path, err := delegate.UnwrapOptions(any)
 	if err != nil {

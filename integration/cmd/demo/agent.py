@@ -26,11 +26,11 @@ def run(step, *command):
 
 def job():
     """What it was asked to do."""
-    os.makedirs("/work", exist_ok=True)
-    with open("/work/notes.txt", "w") as notes:
+    os.makedirs("/task", exist_ok=True)
+    with open("/task/notes.txt", "w") as notes:
         notes.write("plan: fetch, count, report\n")
-    run("files", "grep", "-c", "plan", "/work/notes.txt")
-    run("files", "bash", "-c", "for i in 1 2 3; do echo $i > /work/part$i; done; cat /work/part* | wc -l; rm /work/part*")
+    run("files", "grep", "-c", "plan", "/task/notes.txt")
+    run("files", "bash", "-c", "for i in 1 2 3; do echo $i > /task/part$i; done; cat /task/part* | wc -l; rm /task/part*")
     say("network", f"api.stand.test is {socket.gethostbyname('api.stand.test')}")
     run("network", "curl", "-sS", "http://api.stand.test/task")
 
