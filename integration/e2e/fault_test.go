@@ -129,7 +129,7 @@ func TestEverythingKilled(t *testing.T) {
 // Killed at any moment of a pod's start, our shim leaves nothing, and the next pod starts.
 func TestShimKilledDuringStart(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
-		for range 6 {
+		for range 12 {
 			delay := time.Duration(rand.IntN(120)) * time.Millisecond
 			p := h.pod(stand.PodConfig{Handler: baseline})
 			killed := make(chan struct{})
