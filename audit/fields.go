@@ -17,7 +17,7 @@ type Field struct {
 func CommonFields() []Field {
 	return []Field{
 		{"v", "integer", false, "Version of the form: 1. Fields are only ever added within a version; ignore those you do not know."},
-		{"time", "time", false, "When it happened (of a folded record: when the first one did), by the clock of the supervisor's kernel."},
+		{"time", "time", false, "When it happened (of a folded record: when the first one did), by the clock of the supervisor's kernel; a guest's is corrected where the node knows better."},
 		{"seq", "integer", false, "Number of the record in its stream: 1, 2, 3, … without gaps, across segments, restarts and instances of the container."},
 		{"node", "string", false, "Name of the node."},
 		{"namespace", "string", false, "Kubernetes namespace of the pod."},
@@ -61,7 +61,7 @@ func Fields(k Kind) []Field {
 		})
 	case KindSyscall:
 		return []Field{
-			{"pid", "integer", false, "Process id. Like all ids here in the supervisor's numbering: the host's, or the guest's when the supervisor runs in a VM."},
+			{"pid", "integer", false, "Process id. Like all ids here in the supervisor's numbering: the host's, or that of the container's pid namespace where the supervisor runs in the container."},
 			{"tid", "integer", false, "Thread id."},
 			{"ppid", "integer", false, "Process id of the parent."},
 			{"uid", "integer", false, "Effective user id."},

@@ -70,7 +70,7 @@ func Kinds() []Term {
 // Verdicts are all verdicts, from mild to strict.
 func Verdicts() []Term {
 	return []Term{
-		{string(VerdictAllowed), "The call went on, after this record was written. Whether it succeeded is not known."},
+		{string(VerdictAllowed), "The call went on; with `delivery: ordered` not before this record was written. Whether it succeeded is not known."},
 		{string(VerdictDenied), "The call was not carried out; it returned `errno`."},
 		{string(VerdictKilled), "The call was not carried out; its process was killed."},
 	}
@@ -89,7 +89,7 @@ func LossReasons() []Term {
 	return []Term{
 		{LossSupervisor, "The supervisor ended while the container ran. Calls it had not answered got ENOSYS from the kernel. `count`: folded denials that were answered but not in a record yet."},
 		{LossShim, "The shim ended (it was killed, or the node went down) and containerd cleaned up after it. `count` as for `supervisor-died`."},
-		{LossStream, "The stream could not be written for longer than the profile's `stallTimeout`. `count`: events that are not in the stream because of it."},
+		{LossStream, "The stream could not be written for longer than the profile's `stallTimeout`; or denials of a flood were counted, and the container, its guest or its supervisor ended before their record. `count`: events that are not in the stream because of it."},
 		{LossTorn, "A crash left an incomplete record at the end; `bytes` were cut. Its call had not been answered."},
 	}
 }
@@ -103,9 +103,6 @@ func ExitCauses() []Term {
 		{CauseLoss, "Killed by Metsuke, because the stream could not be kept and the profile says `onLoss: kill`."},
 	}
 }
-
-// KnownKind tells whether s is a kind of this version.
-func KnownKind(s string) bool { return known(Kinds(), s) }
 
 // KnownVerdict tells whether s is a verdict.
 func KnownVerdict(s string) bool { return known(Verdicts(), s) }

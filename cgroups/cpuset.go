@@ -14,11 +14,11 @@ import (
 // [Host.Resolve] and [Clamp] refuse it, so a disjoint inheritance fails closed instead of meaning "any CPU".
 const NoCPUs = "none"
 
-// maxCPUs bounds the numbers in a CPU list; CONFIG_NR_CPUS of Linux goes to 8192.
-const maxCPUs = 8192
+// MaxCPUs bounds the numbers in a CPU list; CONFIG_NR_CPUS of Linux goes to 8192.
+const MaxCPUs = 8192
 
 // A cpuSet has bit n%64 of word n/64 set for CPU n.
-type cpuSet [maxCPUs / 64]uint64
+type cpuSet [MaxCPUs / 64]uint64
 
 // parseSet reads the kernel's list format (cpuset(7), "List format"): "0-3,7".
 // Strides ("0-31:2/4") are refused: the delegates do not agree on them.
@@ -49,8 +49,8 @@ func parseCPUNumber(s string) (int, error) {
 		return 0, errors.New("not a number")
 	}
 	n, err := strconv.Atoi(s)
-	if err != nil || n >= maxCPUs {
-		return 0, fmt.Errorf("CPU numbers end at %d", maxCPUs-1)
+	if err != nil || n >= MaxCPUs {
+		return 0, fmt.Errorf("CPU numbers end at %d", MaxCPUs-1)
 	}
 	return n, nil
 }
@@ -69,9 +69,9 @@ func (s cpuSet) within(o cpuSet) bool { return s.and(o) == s }
 
 func (s cpuSet) String() string {
 	var b strings.Builder
-	for n := s.next(0); n < maxCPUs; {
+	for n := s.next(0); n < MaxCPUs; {
 		end := n
-		for end+1 < maxCPUs && s[(end+1)/64]&(1<<((end+1)%64)) != 0 {
+		for end+1 < MaxCPUs && s[(end+1)/64]&(1<<((end+1)%64)) != 0 {
 			end++
 		}
 		if b.Len() > 0 {
@@ -86,15 +86,15 @@ func (s cpuSet) String() string {
 	return b.String()
 }
 
-// next returns the first CPU of s from n on, or maxCPUs.
+// next returns the first CPU of s from n on, or MaxCPUs.
 func (s cpuSet) next(n int) int {
-	for n < maxCPUs {
+	for n < MaxCPUs {
 		if w := s[n/64] >> (n % 64); w != 0 {
 			return n + bits.TrailingZeros64(w)
 		}
 		n = (n/64 + 1) * 64
 	}
-	return maxCPUs
+	return MaxCPUs
 }
 
 // intersect returns the CPUs that are in both lists; an empty intersection is an error.

@@ -5,7 +5,7 @@
 // A limit is a ceiling: [Clamp] and [ClampUpdate] lower what a pod asks and never raise it. Everything here
 // is pure except [Host], which looks at the node's hierarchies (cgroup v1, v2 or both) and at the cgroup of
 // one process. The order of use is: [Detect] once, [Host.Resolve] to fit the limits to the node, [Clamp],
-// and after the container is created [Host.ReadBack] and [Verify].
+// and after the container is created [Host.ReadBack] and [Compare].
 //
 // Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/*.rst of the kernel, the OCI runtime
 // specification (config-linux.md, "Control groups"), and runc's reading of it.
@@ -30,22 +30,29 @@ const (
 )
 
 // ResourceDoc describes one limit for the vocabulary that the CLI and the documentation print.
-type ResourceDoc struct{ Name, Unit, Doc string }
+type ResourceDoc struct {
+	Name, Unit, Doc string
+	Least, Most     int64 // what [Limits.Validate] takes, of each entry where there are several; Most 0: anything
+}
 
 var resources = []ResourceDoc{
-	{CPU, "CPUs, in thousandths", "CPU time: quota over period, burst included"},
-	{CPUWeight, "1 to 10000", "share of contended CPU time, in the scale of cgroup v2 (100 is the default)"},
-	{CPUSet, "CPU list", "the CPUs that the container may run on"},
-	{Memory, "bytes", "memory; going over it is an OOM kill"},
-	{MemoryHigh, "bytes", "memory above which allocation is throttled; cgroup v2 only"},
-	{Swap, "bytes", "swap beside memory; on cgroup v1 the sum of both is what the kernel bounds"},
-	{Pids, "tasks", "processes and threads"},
-	{Hugepages, "bytes per page size", "huge pages, by page size (2MB, 1GB)"},
-	{IO, "bytes or operations a second", "reads and writes of one block device"},
+	{CPU, "CPUs, in thousandths", "CPU time: quota over period, burst included", 1, maxCPU},
+	{CPUWeight, "1 to 10000", "share of contended CPU time, in the scale of cgroup v2 (100 is the default)", 1, 10000},
+	{CPUSet, "CPU list", "the CPUs that the container may run on", 0, 0},
+	{Memory, "bytes", "memory; going over it is an OOM kill", 1, 0},
+	{MemoryHigh, "bytes", "memory above which allocation is throttled; cgroup v2 only", 1, 0},
+	{Swap, "bytes", "swap beside memory; on cgroup v1 the sum of both is what the kernel bounds", 0, 0},
+	{Pids, "tasks", "processes and threads", 1, 0},
+	{Hugepages, "bytes per page size", "huge pages, by page size (2MB, 1GB)", 0, 0},
+	{IO, "bytes or operations a second", "reads and writes of one block device", 1, 0},
 }
 
 // Resources returns the vocabulary of limits in the order of the documentation.
 func Resources() []ResourceDoc { return slices.Clone(resources) }
+
+func resource(name string) ResourceDoc {
+	return resources[slices.IndexFunc(resources, func(r ResourceDoc) bool { return r.Name == name })]
+}
 
 // KnownResource reports whether name is the name of a limit.
 func KnownResource(name string) bool {

@@ -23,7 +23,7 @@ type Found struct {
 }
 
 // ReadBack reads what is in force for the process pid, for each limit that l sets. l must come from
-// [Host.Resolve]. A value that is not there is a Found with a Reason, which [Verify] reports; the error is for a
+// [Host.Resolve]. A value that is not there is a Found with a Reason, which [Compare] reports; the error is for a
 // process that is gone or whose cgroup cannot be found. Linux 3.2 (v1) or 4.15 (v2) and later.
 func (h *Host) ReadBack(pid int, l Limits) ([]Found, error) {
 	if l.IsZero() {
@@ -33,21 +33,29 @@ func (h *Host) ReadBack(pid int, l Limits) ([]Found, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read back the cgroup limits of process %d: %w", pid, err)
 	}
-	rb := readBack{host: h, text: text}
-	for _, r := range resources {
-		if l.Has(r.Name) {
-			if err := rb.resource(r.Name, l); err != nil {
-				return nil, fmt.Errorf("read back limit %s of process %d: %w", r.Name, pid, err)
-			}
-		}
+	rb := readBack{host: h, text: text, read: h.read}
+	if err := rb.all(l); err != nil {
+		return nil, fmt.Errorf("read back the cgroup limits of process %d: %w", pid, err)
 	}
 	return rb.found, nil
 }
 
 type readBack struct {
 	host  *Host
-	text  string // of /proc/<pid>/cgroup
+	text  string                            // of /proc/<pid>/cgroup
+	read  func(path string) (string, error) // a file of the host, or what somebody says of it
 	found []Found
+}
+
+func (rb *readBack) all(l Limits) error {
+	for _, r := range resources {
+		if l.Has(r.Name) {
+			if err := rb.resource(r.Name, l); err != nil {
+				return fmt.Errorf("limit %s: %w", r.Name, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (rb *readBack) resource(name string, l Limits) error {
@@ -136,7 +144,7 @@ func (rb *readBack) add(resource, key, controller string, read reader, stricter 
 }
 
 func (rb *readBack) file(name string) reader {
-	return func(dir string) (string, error) { return rb.host.read(filepath.Join(dir, name)) }
+	return func(dir string) (string, error) { return rb.read(filepath.Join(dir, name)) }
 }
 
 // unlimitedV1 is what v1's byte counters show without a limit: the largest int64 in whole pages, whatever the
@@ -146,7 +154,7 @@ const unlimitedV1 = noLimit &^ (64<<10 - 1)
 // amount reads a number or "max"; v1's -1 and its largest number become "max".
 func (rb *readBack) amount(name string) reader {
 	return func(dir string) (string, error) {
-		s, err := rb.host.read(filepath.Join(dir, name))
+		s, err := rb.read(filepath.Join(dir, name))
 		if err != nil {
 			return "", err
 		}
@@ -166,21 +174,21 @@ func (rb *readBack) amount(name string) reader {
 
 func (rb *readBack) quota(dir string) (string, error) {
 	if rb.host.Version == V2 {
-		return rb.host.read(filepath.Join(dir, "cpu.max"))
+		return rb.read(filepath.Join(dir, "cpu.max"))
 	}
 	quota, err := rb.amount("cpu.cfs_quota_us")(dir)
 	if err != nil {
 		return "", err
 	}
-	period, err := rb.host.read(filepath.Join(dir, "cpu.cfs_period_us"))
+	period, err := rb.read(filepath.Join(dir, "cpu.cfs_period_us"))
 	return quota + " " + period, err
 }
 
 func (rb *readBack) weight(dir string) (string, error) {
 	if rb.host.Version == V2 {
-		return rb.host.read(filepath.Join(dir, "cpu.weight"))
+		return rb.read(filepath.Join(dir, "cpu.weight"))
 	}
-	s, err := rb.host.read(filepath.Join(dir, "cpu.shares"))
+	s, err := rb.read(filepath.Join(dir, "cpu.shares"))
 	if err != nil {
 		return "", err
 	}
@@ -215,7 +223,7 @@ func (rb *readBack) ioMax(device string) reader {
 			if rb.host.Version == V2 {
 				continue
 			}
-			text, err := rb.host.read(filepath.Join(dir, k.v1))
+			text, err := rb.read(filepath.Join(dir, k.v1))
 			if err != nil {
 				return "", err
 			}
@@ -226,7 +234,7 @@ func (rb *readBack) ioMax(device string) reader {
 			}
 		}
 		if rb.host.Version == V2 {
-			text, err := rb.host.read(filepath.Join(dir, "io.max"))
+			text, err := rb.read(filepath.Join(dir, "io.max"))
 			if err != nil {
 				return "", err
 			}

@@ -4,6 +4,7 @@ package cgroups
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -78,7 +79,7 @@ func TestReadBackErrors(t *testing.T) {
 	}
 	h = machines["v2"].host(t, "/sys/fs/cgroup/kubepods/pod1/c1/pids.max", "many\n")
 	got, err := h.ReadBack(7, l)
-	if err != nil || len(Verify(l, got)) != 1 {
+	if err != nil || len(mismatches(l, got)) != 1 {
 		t.Errorf("a value that is no number passes: %+v, %v", got, err)
 	}
 	if got, err := h.ReadBack(8, Limits{}); got != nil || err != nil {
@@ -86,7 +87,7 @@ func TestReadBackErrors(t *testing.T) {
 	}
 }
 
-func TestVerify(t *testing.T) {
+func TestCompare(t *testing.T) {
 	h := machines["v2"].host(t)
 	l, _, err := h.Resolve(full.bestEffort(MemoryHigh))
 	if err != nil {
@@ -96,22 +97,22 @@ func TestVerify(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Mismatch{
+	want := []Check{
 		{Resource: MemoryHigh, Asked: "104857600", Found: "max", BestEffort: true},
 		{Resource: IO, Key: "8:0 wiops", Asked: "100", Found: "120"},
 	}
-	if diff := cmp.Diff(want, Verify(l, found)); diff != "" {
+	if diff := cmp.Diff(want, mismatches(l, found)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if n := len(Compare(l, found)); n != 10 {
 		t.Errorf("%d checks, want one for each limit and rate", n)
 	}
-	for _, c := range Verify(l, nil) {
+	for _, c := range mismatches(l, nil) {
 		if c.OK || c.Reason == "" {
 			t.Errorf("nothing was read, and %+v", c)
 		}
 	}
-	if n := len(Verify(l, nil)); n != 10 {
+	if n := len(mismatches(l, nil)); n != 10 {
 		t.Errorf("%d mismatches where nothing was read", n)
 	}
 
@@ -141,7 +142,7 @@ func TestVerify(t *testing.T) {
 				resource = r.Name
 			}
 		}
-		got := Verify(tt.l, []Found{{Resource: resource, Value: tt.value}})
+		got := mismatches(tt.l, []Found{{Resource: resource, Value: tt.value}})
 		if (len(got) == 0) != tt.ok {
 			t.Errorf("%s %q: got %+v", resource, tt.value, got)
 		}
@@ -168,4 +169,9 @@ func TestReadBackOfThisMachine(t *testing.T) {
 	if len(found) == 0 {
 		t.Error("this machine enforces nothing at all")
 	}
+}
+
+// mismatches are what is in force above its ceiling, or not at all.
+func mismatches(l Limits, found []Found) []Check {
+	return slices.DeleteFunc(Compare(l, found), func(c Check) bool { return c.OK })
 }

@@ -21,15 +21,8 @@ func (h *Host) Resolve(l Limits) (Limits, []Unenforceable, error) {
 		return Limits{}, nil, err
 	}
 	out := l.Tighten(Limits{})
-	var refused, skipped []Unenforceable
-	no := func(resource, key, reason string) {
-		u := Unenforceable{resource, key, reason}
-		if l.BestEffort[resource] {
-			skipped = append(skipped, u)
-		} else {
-			refused = append(refused, u)
-		}
-	}
+	var found unenforceable
+	no := func(resource, key, reason string) { found.add(l, Unenforceable{resource, key, reason}) }
 	lacks := func(name, controller string, files ...string) bool {
 		if !l.Has(name) {
 			return false
@@ -71,15 +64,58 @@ func (h *Host) Resolve(l Limits) (Limits, []Unenforceable, error) {
 	}
 	h.resolveHugepages(&out, no)
 	h.resolveIO(&out, no)
+	return found.leave(out)
+}
+
+// ResolveForGuest is [Host.Resolve] for a container in a guest, of which nobody knows from here what it has: limits of the
+// names in foreign cannot be put in force there, and whether the others are is for the receipt to tell.
+func ResolveForGuest(l Limits, foreign []string) (Limits, []Unenforceable, error) {
+	if err := l.Validate(); err != nil {
+		return Limits{}, nil, err
+	}
+	out := l.Tighten(Limits{})
+	var found unenforceable
+	for _, name := range foreign {
+		if !l.Has(name) {
+			continue
+		}
+		found.add(l, Unenforceable{Resource: name, Reason: "it speaks of the node's CPUs or devices, which the guest does not have"})
+		switch name {
+		case CPUSet:
+			out.CPUSet = ""
+		case IO:
+			out.IO = nil
+		case Hugepages:
+			out.Hugepages = nil
+		default:
+			return Limits{}, nil, fmt.Errorf("limit %s cannot be foreign to a guest", name)
+		}
+	}
+	return found.leave(out)
+}
+
+// unenforceable is what Resolve finds that cannot be put in force.
+type unenforceable struct{ refused, skipped []Unenforceable }
+
+func (f *unenforceable) add(l Limits, u Unenforceable) {
+	if l.BestEffort[u.Resource] {
+		f.skipped = append(f.skipped, u)
+	} else {
+		f.refused = append(f.refused, u)
+	}
+}
+
+// leave returns Resolve's results; out is what can be put in force.
+func (f *unenforceable) leave(out Limits) (Limits, []Unenforceable, error) {
+	if len(f.refused) > 0 {
+		return Limits{}, nil, &UnenforceableError{f.refused}
+	}
 	for _, r := range resources {
 		if !out.Has(r.Name) {
 			delete(out.BestEffort, r.Name)
 		}
 	}
-	if len(refused) > 0 {
-		return Limits{}, nil, &UnenforceableError{refused}
-	}
-	return out, skipped, nil
+	return out, f.skipped, nil
 }
 
 // missing says why a controller cannot be used, or nothing. files are those of cgroup v1 that a kernel may be

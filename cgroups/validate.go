@@ -25,8 +25,10 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("limit %s: %s", e.Resource, e.Reason)
 }
 
-// The kernel's spelling of a huge page size (hugetlb.<size>.max), also that of the OCI specification.
-var pageSize = regexp.MustCompile(`^[1-9][0-9]{0,3}[KMGT]B$`)
+// PageSizePattern is the kernel's spelling of a huge page size (hugetlb.<size>.max), also that of the OCI specification.
+const PageSizePattern = `^[1-9][0-9]{0,3}[KMGT]B$`
+
+var pageSize = regexp.MustCompile(PageSizePattern)
 
 // 1e9 thousandths are a million CPUs; with the longest period the product stays far below 1<<63.
 const maxCPU = 1_000_000_000
@@ -38,16 +40,16 @@ func (l Limits) Validate() error {
 	bad := func(resource, key, format string, args ...any) {
 		errs = append(errs, &FieldError{resource, key, fmt.Sprintf(format, args...)})
 	}
-	atLeast := func(resource, key string, n *int64, least int64) {
-		if n != nil && *n < least {
-			bad(resource, key, "%d is below %d, the least that a container can run with", *n, least)
+	atLeast := func(name, key string, n *int64) {
+		if least := resource(name).Least; n != nil && *n < least {
+			bad(name, key, "%d is below %d, the least that a container can run with", *n, least)
 		}
 	}
-	atLeast(CPU, "", l.CPU, 1)
-	if l.CPU != nil && *l.CPU > maxCPU {
+	atLeast(CPU, "", l.CPU)
+	if l.CPU != nil && *l.CPU > resource(CPU).Most {
 		bad(CPU, "", "%s CPUs are more than any machine has", FormatCPU(*l.CPU))
 	}
-	if l.CPUWeight != nil && (*l.CPUWeight < 1 || *l.CPUWeight > 10000) {
+	if w := resource(CPUWeight); l.CPUWeight != nil && (*l.CPUWeight < uint64(w.Least) || *l.CPUWeight > uint64(w.Most)) {
 		bad(CPUWeight, "", "%d is not a cgroup v2 weight: write 1 to 10000", *l.CPUWeight)
 	}
 	if l.CPUSet != "" {
@@ -55,16 +57,16 @@ func (l Limits) Validate() error {
 			bad(CPUSet, "", "%v", err)
 		}
 	}
-	atLeast(Memory, "", l.Memory, 1)
-	atLeast(MemoryHigh, "", l.MemoryHigh, 1)
-	atLeast(Swap, "", l.Swap, 0)
-	atLeast(Pids, "", l.Pids, 1)
+	atLeast(Memory, "", l.Memory)
+	atLeast(MemoryHigh, "", l.MemoryHigh)
+	atLeast(Swap, "", l.Swap)
+	atLeast(Pids, "", l.Pids)
 	for _, size := range slices.Sorted(maps.Keys(l.Hugepages)) {
 		if !pageSize.MatchString(size) {
 			bad(Hugepages, size, "is not a page size: write it as the kernel does, such as 2MB or 1GB")
 		}
 		n := l.Hugepages[size]
-		atLeast(Hugepages, size, &n, 0)
+		atLeast(Hugepages, size, &n)
 	}
 	seen := map[string]bool{}
 	for _, d := range l.IO {
@@ -80,7 +82,7 @@ func (l Limits) Validate() error {
 		}
 		for _, n := range []*int64{d.ReadBPS, d.WriteBPS, d.ReadIOPS, d.WriteIOPS} {
 			// Zero lifts the throttle on cgroup v1 and is refused by v2.
-			atLeast(IO, d.Device, n, 1)
+			atLeast(IO, d.Device, n)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.BestEffort)) {

@@ -20,17 +20,9 @@ type Check struct {
 	Reason     string // why Found is empty
 }
 
-// A Mismatch is a [Check] that is not OK. One that is best effort does not stop the container.
-type Mismatch = Check
-
-// Verify returns what is in force above its ceiling, or not at all. Lower is always fine: the pod may have asked
-// for less, and the kernel rounds memory down to whole pages.
-func Verify(l Limits, found []Found) []Mismatch {
-	return slices.DeleteFunc(Compare(l, found), func(c Check) bool { return c.OK })
-}
-
 // Compare sets each ceiling of l beside what was found, in the order of [Resources]; l must come from
-// [Host.Resolve]. Only the process's own cgroup counts: a level above it belongs to others, who may change it.
+// [Host.Resolve]. Only the process's own cgroup counts: a level above it belongs to others, who may change it. Lower is always
+// fine: the pod may have asked for less, and the kernel rounds memory down to whole pages.
 func Compare(l Limits, found []Found) []Check {
 	var out []Check
 	one := func(resource, key, foundKey, asked string, pick func(string) string, within func(string) bool) {
@@ -88,6 +80,17 @@ func Compare(l Limits, found []Found) []Check {
 		}
 	}
 	return out
+}
+
+// Absent returns the ceilings of asked that [Host.Resolve] or [ResolveForGuest] left out of resolved, as they may where they
+// are best effort: what a receipt must not keep quiet about.
+func Absent(asked, resolved Limits) []Check {
+	kept := Compare(resolved, nil)
+	return slices.DeleteFunc(Compare(asked, nil), func(c Check) bool {
+		return slices.ContainsFunc(kept, func(k Check) bool {
+			return k.Resource == c.Resource && (k.Key == c.Key || c.Resource == IO) // devices have other names once resolved
+		})
+	})
 }
 
 // rate picks one key of "rbps=N wbps=N …".

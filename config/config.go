@@ -67,9 +67,13 @@ type RuncOptions struct {
 	CriuWorkPath  string
 }
 
-// KataOptions is the allow-listed part of runtimeoptions.v1.Options for Kata's shims.
+// KataOptions is the allow-listed part of runtimeoptions.v1.Options for Kata's shims, and what is ours beside it.
 type KataOptions struct {
 	ConfigPath string // Kata's configuration file; its own default if empty
+
+	// AllowedAnnotations are Kata's annotations, by their whole keys, that pods may set although they change what Metsuke
+	// relies on.
+	AllowedAnnotations []string
 }
 
 // Placement is where the supervisor of a container runs.

@@ -105,14 +105,17 @@ stall_timeout = "250ms"
 }
 
 func TestKata(t *testing.T) {
-	got, err := Parse("c.toml", []byte("version = 1\n[delegate]\nruntime_type = \"io.containerd.kata-qemu-runtime-rs.v2\"\noptions.ConfigPath = \"/etc/k.toml\"\n"))
+	got, err := Parse("c.toml", []byte("version = 1\n[delegate]\nruntime_type = \"io.containerd.kata-qemu-runtime-rs.v2\"\noptions.ConfigPath = \"/etc/k.toml\"\nallowed_annotations = [\"io.katacontainers.config.agent.kernel_modules\", \"io.katacontainers.a\"]\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
 	want.Delegate = Delegate{
 		RuntimeType: "io.containerd.kata-qemu-runtime-rs.v2", Binary: "containerd-shim-kata-qemu-runtime-rs-v2",
-		Kata: &KataOptions{ConfigPath: "/etc/k.toml"},
+		Kata: &KataOptions{
+			ConfigPath:         "/etc/k.toml",
+			AllowedAnnotations: []string{"io.katacontainers.config.agent.kernel_modules", "io.katacontainers.a"},
+		},
 	}
 	want.Supervisor.Placement = PlacementGuest
 	if diff := cmp.Diff(want, got); diff != "" {

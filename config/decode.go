@@ -9,9 +9,9 @@ import (
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/internal/tomlplace"
 )
 
 // Parse reads a configuration from data; file is its name in errors.
@@ -24,7 +24,7 @@ func Parse(file string, data []byte) (*Config, error) {
 	if err := toml.Unmarshal(data, &doc); err != nil {
 		return nil, r.syntax(err)
 	}
-	r.places = places(data)
+	r.places = tomlplace.Of(data)
 	// The version first: a later form may differ in everything else.
 	if !r.version(doc) {
 		return nil, diagnostic.Join(r.errs)
@@ -45,18 +45,16 @@ type field struct {
 	set  func(c *Config, value any) (expected string)
 }
 
-type place struct{ line, column int }
-
 type reader struct {
 	file   string
 	config *Config
-	places map[string]place
+	places map[string]tomlplace.Place
 	errs   []*diagnostic.Error
 }
 
 func (r *reader) errorf(path, msg, hint string) {
 	at := r.places[path]
-	r.errs = append(r.errs, &diagnostic.Error{File: r.file, Line: at.line, Column: at.column, Field: path, Msg: msg, Hint: hint})
+	r.errs = append(r.errs, &diagnostic.Error{File: r.file, Line: at.Line, Column: at.Column, Field: path, Msg: msg, Hint: hint})
 }
 
 func (r *reader) syntax(err error) error {
@@ -120,50 +118,4 @@ func (r *reader) unknown(prefix, key string, fields []field) {
 		hint = ""
 	}
 	r.errorf(prefix+key, "is not a known field", hint)
-}
-
-// places finds where each key of the file stands. What the parser does not give stays unknown: a place only
-// decorates an error.
-func places(data []byte) map[string]place {
-	found := map[string]place{}
-	var p unstable.Parser
-	p.Reset(data)
-	prefix := ""
-	for p.NextExpression() {
-		e := p.Expression()
-		switch e.Kind {
-		case unstable.Table, unstable.ArrayTable:
-			prefix = note(&p, found, "", e.Key())
-		case unstable.KeyValue:
-			noteKeyValue(&p, found, prefix, e)
-		}
-	}
-	return found
-}
-
-func noteKeyValue(p *unstable.Parser, found map[string]place, prefix string, e *unstable.Node) {
-	path := note(p, found, prefix, e.Key())
-	if e.Value().Kind != unstable.InlineTable {
-		return
-	}
-	for it := e.Value().Children(); it.Next(); {
-		if it.Node().Kind == unstable.KeyValue {
-			noteKeyValue(p, found, path, it.Node())
-		}
-	}
-}
-
-func note(p *unstable.Parser, found map[string]place, prefix string, key unstable.Iterator) string {
-	path := prefix
-	for key.Next() {
-		if path != "" {
-			path += "."
-		}
-		path += string(key.Node().Data)
-		if _, ok := found[path]; !ok {
-			at := p.Shape(key.Node().Raw).Start
-			found[path] = place{at.Line, at.Column}
-		}
-	}
-	return path
 }

@@ -79,6 +79,9 @@ var fields = []field{
 // kataType is the family of Kata's shims: io.containerd.kata.v2, io.containerd.kata-qemu.v2 ...
 var kataType = regexp.MustCompile(`^io\.containerd\.kata(-[a-z0-9]+)*\.v2$`)
 
+// maxKey bounds the key of an annotation, as Kubernetes does: a prefix of 253 bytes, a slash, a name of 63.
+const maxKey = 317
+
 const runcType = "io.containerd.runc.v2"
 
 // delegateFields reads the delegate's runtime type, puts the defaults of its family in place, and returns the fields of
@@ -129,7 +132,26 @@ var runcFields = []field{
 	{"delegate.options.CriuWorkPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuWorkPath, v) }},
 }
 
+// kataAnnotation is an annotation of Kata's; patterns are none.
+var kataAnnotation = regexp.MustCompile(`^io\.katacontainers\.[A-Za-z0-9][A-Za-z0-9._/-]*$`)
+
 var kataFields = []field{
+	{"delegate.allowed_annotations", func(c *Config, v any) string {
+		const expected = `an array of whole keys such as "io.katacontainers.config.hypervisor.kernel_params", each once`
+		list, ok := v.([]any)
+		if !ok {
+			return expected
+		}
+		c.Delegate.Kata.AllowedAnnotations = nil
+		for _, item := range list {
+			key, _ := item.(string)
+			if len(key) > maxKey || !kataAnnotation.MatchString(key) || slices.Contains(c.Delegate.Kata.AllowedAnnotations, key) {
+				return expected + "; not " + show(item)
+			}
+			c.Delegate.Kata.AllowedAnnotations = append(c.Delegate.Kata.AllowedAnnotations, key)
+		}
+		return ""
+	}},
 	{"delegate.options.ConfigPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Kata.ConfigPath, v) }},
 }
 

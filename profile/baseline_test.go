@@ -100,6 +100,44 @@ func TestBaselineRefusesForeignABIs(t *testing.T) {
 	}
 }
 
+// The workload's own listeners are refused by every profile, whatever it allows: also in the foreign ABIs that one permits.
+func TestOneListener(t *testing.T) {
+	const setModeFilter, newListener, ebusy = 1, 8, 16
+	open := &Resolved{Name: "open", Layers: []seccomp.Layer{{
+		Name: "open", Default: seccomp.ActionAllow, Architectures: []seccomp.Arch{seccomp.Arch386, seccomp.ArchX32, seccomp.ArchARM},
+		Allow: []seccomp.Rule{{ID: "all", Syscalls: []string{"seccomp"}}},
+	}}}
+	for name, r := range map[string]*Resolved{"baseline": resolve(t, load(t, ""), Baseline), "open": open, "empty": {Name: "empty"}} {
+		for _, native := range []seccomp.Arch{seccomp.ArchAMD64, seccomp.ArchARM64} {
+			p, err := seccomp.Compile(r.Policy(native, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, abi := range []seccomp.Arch{seccomp.ArchAMD64, seccomp.ArchX32, seccomp.Arch386, seccomp.ArchARM64, seccomp.ArchARM} {
+				nr, _ := seccomp.SyscallNumber(abi, "seccomp")
+				arch := abi
+				if abi == seccomp.ArchX32 {
+					arch = seccomp.ArchAMD64
+				}
+				if name == "baseline" && abi != native || (native == seccomp.ArchARM64) != (abi == seccomp.ArchARM64 || abi == seccomp.ArchARM) {
+					continue // refused anyway, or not of this kernel
+				}
+				for _, args := range [][6]uint64{{setModeFilter, newListener, 4096}, {setModeFilter | 1<<32, newListener | 1<<5 | 1<<40, 4096}} {
+					got := p.Decide(&seccomp.Data{Nr: int32(nr), Arch: arch, Args: args})
+					if got.Action != seccomp.ActionDeny || got.Errno != ebusy || got.RuleID != "one-listener" || got.Origin != "metsuke" {
+						t.Errorf("%s, %s on %s, %#x: %+v", name, abi.Name(), native.Name(), args, got)
+					}
+				}
+				for _, args := range [][6]uint64{{setModeFilter, 1, 4096}, {setModeFilter, newListener, 0}} {
+					if got := p.Decide(&seccomp.Data{Nr: int32(nr), Arch: arch, Args: args}); got.Action == seccomp.ActionDeny {
+						t.Errorf("%s, %s, %#x, a plain filter or a question, is refused: %+v", name, abi.Name(), args, got)
+					}
+				}
+			}
+		}
+	}
+}
+
 // The reasons are the documentation.
 func TestBuiltinsGiveReasons(t *testing.T) {
 	s := load(t, "")

@@ -62,6 +62,9 @@ func (s *Set) loosening(r *reader) {
 			if p.nnp == NNPInherit && in.nnp == NNPTrue {
 				r.add(p.fault("spec.noNewPrivileges", "inherit would loosen true, which comes from "+in.nnpFrom.String(), hint))
 			}
+			if p.delivery == DeliveryBuffered && in.delivery == DeliveryOrdered {
+				r.add(p.fault("spec.audit.delivery", "buffered would loosen ordered, which comes from "+in.deliveryFrom.String(), hint))
+			}
 			if p.onLoss == OnLossContinue && in.onLoss == OnLossKill {
 				r.add(p.fault("spec.audit.onLoss", "continue would loosen kill, which comes from "+in.onLossFrom.String(), hint))
 			}

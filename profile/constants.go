@@ -2,6 +2,11 @@
 
 package profile
 
+import (
+	"maps"
+	"slices"
+)
+
 // Constant is a name that a condition's value and mask may use instead of a number.
 type Constant struct {
 	Name  string
@@ -40,6 +45,9 @@ var constants = []Constant{
 	{"SIGKILL", 9, "kill: signal"}, {"SIGSTOP", 19, "kill: signal"}, {"SIGTERM", 15, "kill: signal"},
 }
 
+// Constants returns the names that a condition's value and mask may use.
+func Constants() []Constant { return slices.Clone(constants) }
+
 func constantIndex(name string) int {
 	for i := range constants {
 		if constants[i].Name == name {
@@ -49,10 +57,23 @@ func constantIndex(name string) int {
 	return -1
 }
 
+// secondErrnos are the second names that <errno.h> has for some errors.
+var secondErrnos = map[string]string{"EWOULDBLOCK": "EAGAIN", "EDEADLOCK": "EDEADLK", "ENOTSUP": "EOPNOTSUPP"}
+
+// ErrnoNames returns every name of an error that a document may use, sorted.
+func ErrnoNames() []string {
+	names := slices.Collect(maps.Keys(secondErrnos))
+	for _, e := range errnos() {
+		names = append(names, e.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
 // errnos returns the vocabulary of errors, in order of number.
 func errnos() []Constant {
 	var out []Constant
-	for i := uint16(1); i <= maxErrno; i++ {
+	for i := uint16(1); i <= MaxErrno; i++ {
 		if name := ErrnoName(i); name[0] == 'E' {
 			out = append(out, Constant{Name: name, Value: uint64(i)})
 		}

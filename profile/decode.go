@@ -7,23 +7,18 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/profile/form"
 	"metsuke.dev/metsuke/seccomp"
 )
 
-// nameForm is that of a Kubernetes name, short enough for a label. Names become layers and stand in the events.
-var nameForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
+var nameForm = regexp.MustCompile(namePattern)
 
 const nameHint = "expected lower-case letters, digits, - and ., at most 63, with a letter or digit at both ends"
-
-// Bounds of stallTimeout.
-const (
-	minStall = 100 * time.Millisecond
-	maxStall = 10 * time.Minute
-)
 
 // document reads one document into p or b, of which the other is nil.
 func (r *reader) document(n *yaml.Node, builtin bool) (p *agentProfile, b *binding) {
@@ -43,9 +38,9 @@ func (r *reader) document(n *yaml.Node, builtin bool) (p *agentProfile, b *bindi
 	}
 	if version != APIVersion && version != "" {
 		// Another version may differ in everything else.
-		r.mapping(n, "", []key{
-			{"apiVersion", true, func(n *yaml.Node, f string) { r.word(n, f, APIVersion) }},
-			{"kind", false, ignore}, {"metadata", false, ignore}, {"spec", false, ignore},
+		r.mapping(n, "", versionForm, readers{
+			"apiVersion": func(n *yaml.Node, f string) { r.word(n, f, APIVersion) },
+			"kind":       ignore, "metadata": ignore, "spec": ignore,
 		})
 		return nil, nil
 	}
@@ -63,11 +58,11 @@ func (r *reader) document(n *yaml.Node, builtin bool) (p *agentProfile, b *bindi
 	}
 	d.file, d.at = r.file, map[string]place{"metadata.name": {n.Line, n.Column}}
 	before := len(r.errs)
-	r.mapping(n, "", []key{
-		{"apiVersion", true, func(n *yaml.Node, f string) { r.word(n, f, APIVersion) }},
-		{"kind", true, func(n *yaml.Node, f string) { r.word(n, f, KindProfile, KindBinding) }},
-		{"metadata", true, func(n *yaml.Node, f string) { r.metadata(d, n, f) }},
-		{"spec", true, spec},
+	r.mapping(n, "", documentForm, readers{
+		"apiVersion": func(n *yaml.Node, f string) { r.word(n, f, APIVersion) },
+		"kind":       func(n *yaml.Node, f string) { r.word(n, f, KindProfile, KindBinding) },
+		"metadata":   func(n *yaml.Node, f string) { r.metadata(d, n, f) },
+		"spec":       spec,
 	})
 	if p != nil && p.layer != nil {
 		p.layer.Name = p.name // metadata may come after spec
@@ -99,9 +94,9 @@ func (r *reader) metadata(d *document, n *yaml.Node, field string) {
 			}
 		})
 	}
-	r.mapping(n, field, []key{
-		{"name", true, func(n *yaml.Node, field string) {
-			s, ok := r.text(n, field)
+	r.mapping(n, field, metadataForm, readers{
+		"name": func(n *yaml.Node, field string) {
+			s, ok := r.text(n, field, 0)
 			switch {
 			case !ok:
 			case !nameForm.MatchString(s):
@@ -112,15 +107,15 @@ func (r *reader) metadata(d *document, n *yaml.Node, field string) {
 				d.name = s
 				d.note(n, field)
 			}
-		}},
-		{"labels", false, words},
-		{"annotations", false, words},
+		},
+		"labels":      words,
+		"annotations": words,
 	})
 }
 
-func (r *reader) names(d *document, n *yaml.Node, field string) []string {
+func (r *reader) names(d *document, n *yaml.Node, field string, of *form.Field) []string {
 	d.noteEach(n, field)
-	return r.strings(n, field, func(s string) (string, string) {
+	return r.strings(n, field, of, func(s string) (string, string) {
 		if !nameForm.MatchString(s) {
 			return diagnostic.Quote(s) + " is not the name of a profile", nameHint
 		}
@@ -129,63 +124,65 @@ func (r *reader) names(d *document, n *yaml.Node, field string) []string {
 }
 
 func (r *reader) profileSpec(p *agentProfile, n *yaml.Node, field string) {
-	keys := []key{
-		{"description", false, func(n *yaml.Node, f string) { p.description, _ = r.text(n, f) }},
-		{"extends", false, func(n *yaml.Node, f string) { p.extends = r.names(&p.document, n, f) }},
-		{"replace", false, func(n *yaml.Node, f string) { p.note(n, f); p.replace = r.boolean(n, f) }},
-		{"noNewPrivileges", false, func(n *yaml.Node, f string) {
-			p.note(n, f)
-			p.nnp = NNP(r.word(n, f, string(NNPTrue), string(NNPInherit)))
-		}},
-		{"seccomp", false, func(n *yaml.Node, f string) { r.seccomp(p, n, f) }},
-		{"limits", false, func(n *yaml.Node, f string) { r.limits(p, n, f) }},
-		{"audit", false, func(n *yaml.Node, f string) { r.audit(p, n, f) }},
-	}
+	of := profileForm
 	if p.builtin {
-		keys = append(keys, key{"passthrough", false, func(n *yaml.Node, f string) { p.passthrough = r.boolean(n, f) }})
+		of = builtinForm
 	}
-	r.mapping(n, field, keys)
+	r.mapping(n, field, of, readers{
+		"description": func(n *yaml.Node, f string) { p.description, _ = r.text(n, f, of.At("description").Most) },
+		"extends":     func(n *yaml.Node, f string) { p.extends = r.names(&p.document, n, f, of.At("extends")) },
+		"replace":     func(n *yaml.Node, f string) { p.note(n, f); p.replace = r.boolean(n, f) },
+		"noNewPrivileges": func(n *yaml.Node, f string) {
+			p.note(n, f)
+			p.nnp = NNP(r.word(n, f, of.At("noNewPrivileges").WordNames()...))
+		},
+		"seccomp":     func(n *yaml.Node, f string) { r.seccomp(p, n, f) },
+		"limits":      func(n *yaml.Node, f string) { r.limits(p, n, f) },
+		"audit":       func(n *yaml.Node, f string) { r.audit(p, n, f) },
+		"passthrough": func(n *yaml.Node, f string) { p.passthrough = r.boolean(n, f) },
+	})
 }
 
 func (r *reader) audit(p *agentProfile, n *yaml.Node, field string) {
-	r.mapping(n, field, []key{
-		{"classes", false, func(n *yaml.Node, f string) {
+	of := auditForm
+	r.mapping(n, field, of, readers{
+		"classes": func(n *yaml.Node, f string) {
 			p.auditStated = true
 			p.noteEach(n, f)
-			p.classes = r.strings(n, f, func(s string) (string, string) {
+			p.classes = r.strings(n, f, of.At("classes"), func(s string) (string, string) {
 				if _, ok := seccomp.KnownClass(s); !ok {
-					var known []string
-					for _, c := range seccomp.Classes() {
-						known = append(known, c.Name)
-					}
-					return diagnostic.Quote(s) + " is not an audit class", diagnostic.Expected(s, known)
+					return diagnostic.Quote(s) + " is not an audit class", diagnostic.Expected(s, of.At("classes").Entry.WordNames())
 				}
 				return "", ""
 			})
-		}},
-		{"syscalls", false, func(n *yaml.Node, f string) {
+		},
+		"syscalls": func(n *yaml.Node, f string) {
 			p.auditStated = true
 			p.noteEach(n, f)
-			p.syscalls = r.syscalls(n, f)
-		}},
-		{"onLoss", false, func(n *yaml.Node, f string) {
+			p.syscalls = r.syscalls(n, f, of.At("syscalls"))
+		},
+		"delivery": func(n *yaml.Node, f string) {
 			p.note(n, f)
-			p.onLoss = OnLoss(r.word(n, f, string(OnLossKill), string(OnLossContinue)))
-		}},
-		{"stallTimeout", false, func(n *yaml.Node, f string) {
+			p.delivery = Delivery(r.word(n, f, of.At("delivery").WordNames()...))
+		},
+		"onLoss": func(n *yaml.Node, f string) {
 			p.note(n, f)
-			expected := fmt.Sprintf("a duration from %s to %s, such as 10s", minStall, maxStall)
-			s, ok := r.number(n, f, expected)
+			p.onLoss = OnLoss(r.word(n, f, of.At("onLoss").WordNames()...))
+		},
+		"stallTimeout": func(n *yaml.Node, f string) {
+			p.note(n, f)
+			expected := fmt.Sprintf("a duration from %s to %s, such as 10s", MinStall, MaxStall)
+			s, ok := r.number(n, f, of.At("stallTimeout").Most, expected)
 			if !ok {
 				return
 			}
 			d, err := time.ParseDuration(s)
-			if err != nil || d < minStall || d > maxStall {
+			if err != nil || d < MinStall || d > MaxStall {
 				r.wrong(n, f, expected)
 				return
 			}
 			p.stall = d
-		}},
+		},
 	})
 }
 
@@ -193,7 +190,7 @@ func (r *reader) bindingSpec(b *binding, n *yaml.Node, field string) {
 	name := func(to *string) func(n *yaml.Node, f string) {
 		return func(n *yaml.Node, f string) {
 			b.note(n, f)
-			s, ok := r.text(n, f)
+			s, ok := r.text(n, f, 0)
 			if ok && !nameForm.MatchString(s) {
 				r.fail(n, f, diagnostic.Quote(s)+" is not the name of a profile", nameHint)
 				return
@@ -201,31 +198,25 @@ func (r *reader) bindingSpec(b *binding, n *yaml.Node, field string) {
 			*to = s
 		}
 	}
-	r.mapping(n, field, []key{
-		{"namespaces", true, func(n *yaml.Node, f string) {
+	of := bindingForm
+	rule := of.At("containers").Entry
+	r.mapping(n, field, of, readers{
+		"namespaces": func(n *yaml.Node, f string) {
 			b.noteEach(n, f)
-			b.namespaces = r.strings(n, f, func(s string) (string, string) {
-				switch {
-				case s == "*" || namespaceForm.MatchString(s):
-					return "", ""
-				case strings.ContainsAny(s, "*?["):
-					return diagnostic.Quote(s) + ": namespaces are not matched by pattern", `expected the name of a namespace, or "*" for all that no binding names`
-				}
-				return diagnostic.Quote(s) + " is not a namespace", `expected the name of a namespace, or "*"`
-			})
+			b.namespaces = r.strings(n, f, of.At("namespaces"), checkNamespace)
 			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 				r.fail(n, f, "names no namespace", `expected names, or "*"`)
 			}
-		}},
-		{"default", false, name(&b.fallback)},
-		{"allowed", false, func(n *yaml.Node, f string) { b.allowed = r.names(&b.document, n, f) }},
-		{"containers", false, func(n *yaml.Node, f string) {
-			r.list(n, f, maxRules, func(n *yaml.Node, f string) {
+		},
+		"default": name(&b.fallback),
+		"allowed": func(n *yaml.Node, f string) { b.allowed = r.names(&b.document, n, f, of.At("allowed")) },
+		"containers": func(n *yaml.Node, f string) {
+			r.list(n, f, of.At("containers").Most, func(n *yaml.Node, f string) {
 				c := containerRule{}
-				r.mapping(n, f, []key{
-					{"names", false, func(n *yaml.Node, f string) { c.names = r.strings(n, f, checkGlob) }},
-					{"images", false, func(n *yaml.Node, f string) { c.images = r.strings(n, f, checkGlob) }},
-					{"profile", true, name(&c.profile)},
+				r.mapping(n, f, rule, readers{
+					"names":   func(n *yaml.Node, f string) { c.names = r.strings(n, f, rule.At("names"), checkGlob) },
+					"images":  func(n *yaml.Node, f string) { c.images = r.strings(n, f, rule.At("images"), checkGlob) },
+					"profile": name(&c.profile),
 				})
 				if n.Kind == yaml.MappingNode && len(c.names)+len(c.images) == 0 {
 					r.fail(n, f, "matches no container, or all", "expected names or images; what all containers get is default")
@@ -233,15 +224,27 @@ func (r *reader) bindingSpec(b *binding, n *yaml.Node, field string) {
 				b.note(n, f)
 				b.containers = append(b.containers, c)
 			})
-		}},
+		},
 	})
 }
 
-// namespaceForm is an RFC 1123 label.
-var namespaceForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+var (
+	namespaceForm = regexp.MustCompile(namespacePattern)
+	globForm      = regexp.MustCompile(globPattern)
+)
+
+func checkNamespace(s string) (msg, hint string) {
+	switch {
+	case namespaceForm.MatchString(s):
+		return "", ""
+	case strings.ContainsAny(s, "*?["):
+		return diagnostic.Quote(s) + ": namespaces are not matched by pattern", `expected the name of a namespace, or "*" for all that no binding names`
+	}
+	return diagnostic.Quote(s) + " is not a namespace", `expected the name of a namespace, or "*"`
+}
 
 func checkGlob(s string) (msg, hint string) {
-	if len(s) > 256 || strings.ContainsAny(s, " \t\n") || strings.Contains(s, "***") {
+	if utf8.RuneCountInString(s) > maxPattern || !globForm.MatchString(s) {
 		return diagnostic.Quote(s) + " is not a pattern", "expected a name in which * stands for anything but /, and ** for anything"
 	}
 	return "", ""

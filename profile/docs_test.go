@@ -22,7 +22,7 @@ func TestReferenceIsUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := string(data)
-	for name, content := range map[string]string{"baseline": baselineReference(t), "vocabulary": vocabularyReference()} {
+	for name, content := range map[string]string{"baseline": baselineReference(t), "fields": markdown(Fields()), "vocabulary": markdown(Vocabulary())} {
 		begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->"
 		before, rest, ok := strings.Cut(text, begin)
 		_, after, ok2 := strings.Cut(rest, end)
@@ -66,14 +66,14 @@ func baselineReference(t *testing.T) string {
 		}
 	}
 	return "\n`noNewPrivileges: " + string(r.NoNewPrivileges) + "`, default `" + l.Default.String() + "`, limits " + strings.Join(limits, ", ") +
-		", audit classes `" + strings.Join(r.Classes, "`, `") + "`, `onLoss: " + string(r.OnLoss) + "`.\n\n" +
+		", audit classes `" + strings.Join(r.Classes, "`, `") + "`, `delivery: " + string(r.Delivery) + "`, `onLoss: " + string(r.OnLoss) + "`.\n\n" +
 		rules(seccomp.ActionDeny, l.Deny, "denied by", "calls", "error", "why") + "\nExceptions, which are tried first:\n\n" +
 		rules(seccomp.ActionAllow, l.Allow, "allowed by", "calls", "why") + "\n"
 }
 
-func vocabularyReference() string {
+func markdown(tables []Table) string {
 	var b strings.Builder
-	for _, table := range Vocabulary() {
+	for _, table := range tables {
 		b.WriteString("\n### " + table.Title + "\n\n" + table.Markdown())
 	}
 	return b.String() + "\n"

@@ -23,55 +23,55 @@ func (r *reader) limits(p *agentProfile, n *yaml.Node, field string) {
 		return func(n *yaml.Node, f string) { p.note(n, f); *to = r.quantity(n, f, parse) }
 	}
 	var bestEffort *yaml.Node
-	r.mapping(n, field, []key{
-		{cgroups.CPU, false, quantity(&l.CPU, cgroups.ParseCPU)},
-		{cgroups.CPUWeight, false, func(n *yaml.Node, f string) {
+	r.mapping(n, field, limitsForm, readers{
+		cgroups.CPU: quantity(&l.CPU, cgroups.ParseCPU),
+		cgroups.CPUWeight: func(n *yaml.Node, f string) {
 			p.note(n, f)
 			if w := r.quantity(n, f, cgroups.ParseCount); w != nil {
 				u := uint64(*w)
 				l.CPUWeight = &u
 			}
-		}},
-		{cgroups.CPUSet, false, func(n *yaml.Node, f string) {
+		},
+		cgroups.CPUSet: func(n *yaml.Node, f string) {
 			p.note(n, f)
-			l.CPUSet, _ = r.number(n, f, `a list of CPUs such as "0-3,7"`)
-			if l.CPUSet == "" && n.Kind == yaml.ScalarNode {
+			l.CPUSet, _ = r.number(n, f, maxCPUList, `a list of CPUs such as "0-3,7"`)
+			if n.Value == "" && n.Kind == yaml.ScalarNode {
 				r.fail(n, f, "is empty", `expected a list of CPUs such as "0-3,7"`)
 			}
-		}},
-		{cgroups.Memory, false, quantity(&l.Memory, cgroups.ParseBytes)},
-		{cgroups.MemoryHigh, false, quantity(&l.MemoryHigh, cgroups.ParseBytes)},
-		{cgroups.Swap, false, quantity(&l.Swap, cgroups.ParseBytes)},
-		{cgroups.Pids, false, quantity(&l.Pids, cgroups.ParseCount)},
-		{cgroups.Hugepages, false, func(n *yaml.Node, f string) {
+		},
+		cgroups.Memory:     quantity(&l.Memory, cgroups.ParseBytes),
+		cgroups.MemoryHigh: quantity(&l.MemoryHigh, cgroups.ParseBytes),
+		cgroups.Swap:       quantity(&l.Swap, cgroups.ParseBytes),
+		cgroups.Pids:       quantity(&l.Pids, cgroups.ParseCount),
+		cgroups.Hugepages: func(n *yaml.Node, f string) {
 			p.note(n, f)
 			l.Hugepages = map[string]int64{}
-			r.pairs(n, f, func(k, v *yaml.Node) {
+			r.entries(n, f, limitsForm.At(cgroups.Hugepages).Most, func(k, v *yaml.Node) {
 				p.note(k, f+"."+k.Value)
 				if q := r.quantity(v, join(f, oneLine(k.Value)), cgroups.ParseBytes); q != nil {
 					l.Hugepages[k.Value] = *q
 				}
 			})
-		}},
-		{cgroups.IO, false, func(n *yaml.Node, f string) {
+		},
+		cgroups.IO: func(n *yaml.Node, f string) {
 			p.note(n, f)
-			r.pairs(n, f, func(k, v *yaml.Node) {
+			r.entries(n, f, limitsForm.At(cgroups.IO).Most, func(k, v *yaml.Node) {
 				f := join(f, oneLine(k.Value))
 				p.note(k, f)
 				d := cgroups.IOLimit{Device: k.Value}
-				r.mapping(v, f, []key{
-					{"readBPS", false, func(n *yaml.Node, f string) { d.ReadBPS = r.quantity(n, f, cgroups.ParseBytes) }},
-					{"writeBPS", false, func(n *yaml.Node, f string) { d.WriteBPS = r.quantity(n, f, cgroups.ParseBytes) }},
-					{"readIOPS", false, func(n *yaml.Node, f string) { d.ReadIOPS = r.quantity(n, f, cgroups.ParseCount) }},
-					{"writeIOPS", false, func(n *yaml.Node, f string) { d.WriteIOPS = r.quantity(n, f, cgroups.ParseCount) }},
+				r.mapping(v, f, limitsForm.At(cgroups.IO).Entry, readers{
+					"readBPS":   func(n *yaml.Node, f string) { d.ReadBPS = r.quantity(n, f, cgroups.ParseBytes) },
+					"writeBPS":  func(n *yaml.Node, f string) { d.WriteBPS = r.quantity(n, f, cgroups.ParseBytes) },
+					"readIOPS":  func(n *yaml.Node, f string) { d.ReadIOPS = r.quantity(n, f, cgroups.ParseCount) },
+					"writeIOPS": func(n *yaml.Node, f string) { d.WriteIOPS = r.quantity(n, f, cgroups.ParseCount) },
 				})
 				l.IO = append(l.IO, d)
 			})
-		}},
-		{"bestEffort", false, func(n *yaml.Node, f string) {
+		},
+		"bestEffort": func(n *yaml.Node, f string) {
 			bestEffort = n
 			l.BestEffort = map[string]bool{}
-			for _, s := range r.strings(n, f, func(s string) (msg, hint string) {
+			for _, s := range r.strings(n, f, limitsForm.At("bestEffort"), func(s string) (msg, hint string) {
 				if !cgroups.KnownResource(s) {
 					return diagnostic.Quote(s) + " is not a limit", diagnostic.Expected(s, limitNames())
 				}
@@ -79,7 +79,7 @@ func (r *reader) limits(p *agentProfile, n *yaml.Node, field string) {
 			}) {
 				l.BestEffort[s] = true
 			}
-		}},
+		},
 	})
 	if len(r.errs) != before {
 		return
@@ -124,7 +124,7 @@ func (r *reader) invalidLimits(p *agentProfile, field string, err error) {
 }
 
 func (r *reader) quantity(n *yaml.Node, field string, parse func(string) (int64, error)) *int64 {
-	s, ok := r.number(n, field, "a quantity such as 2, 500m or 1800Mi")
+	s, ok := r.number(n, field, maxQuantity, "a quantity such as 2, 500m or 1800Mi")
 	if !ok {
 		return nil
 	}

@@ -11,6 +11,7 @@ type Info struct {
 	BuiltIn     bool
 	Extends     []string
 	Namespaces  []string // whose binding gives or allows it, sorted; "*": all that no binding names
+	Bindings    []string // names of the bindings that give or allow it, in the order of the files
 	Source      Source
 }
 
@@ -20,15 +21,21 @@ func (s *Set) Profiles() []Info {
 	for _, name := range s.Names() {
 		p := s.profiles[name]
 		i := Info{Name: name, Description: p.description, BuiltIn: p.builtin, Extends: slices.Clone(p.extends), Source: p.source("metadata.name")}
-		for ns, b := range s.byNS {
-			if slices.Contains(b.allows(), name) || slices.ContainsFunc(b.containers, func(c containerRule) bool { return c.profile == name }) {
-				i.Namespaces = append(i.Namespaces, ns)
+		for _, b := range s.bindings {
+			if b.names(name) {
+				i.Bindings = append(i.Bindings, b.name)
+				i.Namespaces = append(i.Namespaces, b.namespaces...)
 			}
 		}
 		slices.Sort(i.Namespaces)
 		out = append(out, i)
 	}
 	return out
+}
+
+// names says that the binding refers to the profile.
+func (b *binding) names(profile string) bool {
+	return slices.Contains(b.allows(), profile) || slices.ContainsFunc(b.containers, func(c containerRule) bool { return c.profile == profile })
 }
 
 // BindingInfo is what a list of bindings shows of one.

@@ -12,6 +12,7 @@
 package profile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -59,6 +60,15 @@ const (
 	OnLossContinue OnLoss = "continue" // it goes on, and the gap becomes a record with its count
 )
 
+// Delivery is when an audited call goes on.
+type Delivery string
+
+// The values of delivery.
+const (
+	DeliveryOrdered  Delivery = "ordered"  // when its record is in the stream
+	DeliveryBuffered Delivery = "buffered" // at once, while the records that are on their way are few; see docs/profiles.md
+)
+
 // Resolved is a profile with all that it extends. It shares nothing with its Set.
 type Resolved struct {
 	Name   string
@@ -72,6 +82,7 @@ type Resolved struct {
 	Classes         []string            // audit classes, in the order of the vocabulary
 	Audit           []seccomp.AuditRule // the rules of the classes, and of single calls
 	Limits          cgroups.Limits
+	Delivery        Delivery
 	OnLoss          OnLoss
 	StallTimeout    time.Duration // how long a record may stall before OnLoss; 0: as the node's configuration says
 
@@ -81,7 +92,30 @@ type Resolved struct {
 
 // Policy returns what to compile for a container whose own OCI profile is pod (nil: unconfined).
 func (r *Resolved) Policy(native seccomp.Arch, pod *specs.LinuxSeccomp) seccomp.Policy {
-	return seccomp.Policy{Native: native, Layers: r.Layers, Audit: r.Audit, Pod: pod}
+	return seccomp.Policy{Native: native, Layers: append(slices.Clip(r.Layers), oneListener(native)), Audit: r.Audit, Pod: pod}
+}
+
+// oneListener is the layer of every profile that refuses listeners of the workload's own. The kernel does so too (EBUSY), but
+// only as long as ours is open: once a supervisor has died, the workload could answer its own calls in its place, for of the
+// filters that notify a call the newest is the one that is asked (kernel/seccomp.c, has_duplicate_listener, seccomp_run_filters).
+func oneListener(native seccomp.Arch) seccomp.Layer {
+	const setModeFilter, newListener, ebusy = 1, 8, 16 // <linux/seccomp.h>, <asm-generic/errno-base.h>
+	l := seccomp.Layer{Name: "metsuke", Default: seccomp.ActionAllow, Deny: []seccomp.Rule{{
+		ID: "one-listener", Syscalls: []string{"seccomp"}, Errno: ebusy,
+		Args: []seccomp.Cond{
+			{Index: 0, Op: seccomp.OpEqual, Value: setModeFilter},
+			{Index: 1, Op: seccomp.OpMaskedEqual, Value: newListener, Mask: newListener},
+			{Index: 2, Op: seccomp.OpNotEqual, Value: 0}, // libseccomp asks with NULL what the kernel knows, and wants EFAULT
+		},
+	}}}
+	// What foreign ABIs there may be is for the other layers to say.
+	switch native {
+	case seccomp.ArchAMD64:
+		l.Architectures = []seccomp.Arch{seccomp.Arch386, seccomp.ArchX32}
+	case seccomp.ArchARM64:
+		l.Architectures = []seccomp.Arch{seccomp.ArchARM}
+	}
+	return l
 }
 
 // A document as it was written, checked on its own.
@@ -109,6 +143,7 @@ type agentProfile struct {
 	classes     []string
 	syscalls    []string
 	auditStated bool // classes or syscalls
+	delivery    Delivery
 	onLoss      OnLoss
 	stall       time.Duration
 }

@@ -46,6 +46,7 @@ type Provenance struct {
 	Limits          map[string][]Source // by name of the limit
 	Classes         map[string][]Source // by audit class
 	Syscalls        map[string][]Source // by call
+	Delivery        Source
 	OnLoss          Source
 	StallTimeout    Source
 }
@@ -82,6 +83,7 @@ type canonical struct {
 	Layers          []canonicalLayer
 	Audit           []seccomp.AuditRule
 	Limits          []canonicalLimit
+	Delivery        Delivery
 	OnLoss          OnLoss
 	StallTimeout    time.Duration
 }
@@ -102,8 +104,8 @@ type canonicalLimit struct {
 // digest returns the sha256 of the canonical form, hex.
 func (r *Resolved) digest() string {
 	c := canonical{
-		Version: 1, Name: r.Name, Passthrough: r.Passthrough, NoNewPrivileges: r.NoNewPrivileges,
-		OnLoss: r.OnLoss, StallTimeout: r.StallTimeout,
+		Version: 2, Name: r.Name, Passthrough: r.Passthrough, NoNewPrivileges: r.NoNewPrivileges,
+		Delivery: r.Delivery, OnLoss: r.OnLoss, StallTimeout: r.StallTimeout,
 	}
 	for _, l := range r.Layers {
 		archs := slices.Clone(l.Architectures)

@@ -24,7 +24,7 @@ func (s *Set) Resolve(name string) (*Resolved, error) {
 		return nil, s.noProfile(name)
 	}
 	if p.passthrough {
-		r := &Resolved{Name: name, Passthrough: true, NoNewPrivileges: NNPInherit, OnLoss: OnLossKill}
+		r := &Resolved{Name: name, Passthrough: true, NoNewPrivileges: NNPInherit, Delivery: DeliveryOrdered, OnLoss: OnLossKill}
 		r.Provenance.Profiles = []Source{p.source("metadata.name")}
 		r.Digest = r.digest()
 		return r, nil
@@ -42,18 +42,20 @@ func (s *Set) noProfile(name string) error {
 
 // effect is what a profile and all that it extends say together, and who said it.
 type effect struct {
-	profiles   []Source
-	nnp        NNP
-	nnpFrom    Source
-	layers     []layerOf
-	limits     cgroups.Limits
-	limitFrom  map[string][]Source
-	classes    map[string][]Source
-	syscalls   map[string][]Source
-	onLoss     OnLoss
-	onLossFrom Source
-	stall      time.Duration
-	stallFrom  Source
+	profiles     []Source
+	nnp          NNP
+	nnpFrom      Source
+	layers       []layerOf
+	limits       cgroups.Limits
+	limitFrom    map[string][]Source
+	classes      map[string][]Source
+	syscalls     map[string][]Source
+	delivery     Delivery
+	deliveryFrom Source
+	onLoss       OnLoss
+	onLossFrom   Source
+	stall        time.Duration
+	stallFrom    Source
 }
 
 type layerOf struct {
@@ -84,7 +86,7 @@ func (s *Set) inherited(p *agentProfile, known map[string]*effect) *effect {
 	}
 	if e == nil {
 		self := p.source("metadata.name")
-		e = &effect{nnp: NNPTrue, nnpFrom: self, onLoss: OnLossKill, onLossFrom: self}
+		e = &effect{nnp: NNPTrue, nnpFrom: self, delivery: DeliveryOrdered, deliveryFrom: self, onLoss: OnLossKill, onLossFrom: self}
 	}
 	return e
 }
@@ -104,6 +106,9 @@ func (e *effect) tighten(o *effect) *effect {
 	}
 	t.limits, t.limitFrom = tightenLimits(e.limits, o.limits, e.limitFrom, o.limitFrom)
 	t.classes, t.syscalls = unite(e.classes, o.classes), unite(e.syscalls, o.syscalls)
+	if e.delivery != DeliveryOrdered {
+		t.delivery, t.deliveryFrom = o.delivery, o.deliveryFrom
+	}
 	if e.onLoss != OnLossKill {
 		t.onLoss, t.onLossFrom = o.onLoss, o.onLossFrom
 	}
@@ -128,6 +133,7 @@ func (e *effect) with(p *agentProfile) *effect {
 		nnp:      e.nnp, nnpFrom: e.nnpFrom,
 		limits: p.limits, limitFrom: map[string][]Source{},
 		classes: map[string][]Source{}, syscalls: map[string][]Source{},
+		delivery: e.delivery, deliveryFrom: e.deliveryFrom,
 		onLoss: e.onLoss, onLossFrom: e.onLossFrom,
 		stall: p.stall, stallFrom: p.source("spec.audit.stallTimeout"),
 	}
@@ -145,6 +151,9 @@ func (e *effect) with(p *agentProfile) *effect {
 	if p.nnp != "" {
 		own.nnp, own.nnpFrom = p.nnp, p.source("spec.noNewPrivileges")
 	}
+	if p.delivery != "" {
+		own.delivery, own.deliveryFrom = p.delivery, p.source("spec.audit.delivery")
+	}
 	if p.onLoss != "" {
 		own.onLoss, own.onLossFrom = p.onLoss, p.source("spec.audit.onLoss")
 	}
@@ -156,6 +165,7 @@ func (e *effect) with(p *agentProfile) *effect {
 	}
 	base := *e
 	base.nnp, base.nnpFrom = own.nnp, own.nnpFrom
+	base.delivery, base.deliveryFrom = own.delivery, own.deliveryFrom
 	base.onLoss, base.onLossFrom = own.onLoss, own.onLossFrom
 	if p.layer != nil {
 		base.layers = nil
@@ -243,10 +253,10 @@ func unite(a, b map[string][]Source) map[string][]Source {
 
 func (e *effect) resolved(name string) *Resolved {
 	r := &Resolved{
-		Name: name, NoNewPrivileges: e.nnp, Limits: e.limits, OnLoss: e.onLoss, StallTimeout: e.stall,
+		Name: name, NoNewPrivileges: e.nnp, Limits: e.limits, Delivery: e.delivery, OnLoss: e.onLoss, StallTimeout: e.stall,
 		Provenance: Provenance{
 			Profiles: e.profiles, NoNewPrivileges: e.nnpFrom, Limits: e.limitFrom,
-			Classes: e.classes, Syscalls: e.syscalls, OnLoss: e.onLossFrom, StallTimeout: e.stallFrom,
+			Classes: e.classes, Syscalls: e.syscalls, Delivery: e.deliveryFrom, OnLoss: e.onLossFrom, StallTimeout: e.stallFrom,
 			Rules: map[RuleKey]RuleSource{},
 		},
 	}
@@ -306,7 +316,7 @@ func (r *Resolved) effect() *effect {
 	return &effect{
 		profiles: p.Profiles, nnp: r.NoNewPrivileges, nnpFrom: p.NoNewPrivileges,
 		limits: r.Limits, limitFrom: p.Limits, classes: p.Classes, syscalls: p.Syscalls,
-		onLoss: r.OnLoss, onLossFrom: p.OnLoss, stall: r.StallTimeout, stallFrom: p.StallTimeout,
+		delivery: r.Delivery, deliveryFrom: p.Delivery, onLoss: r.OnLoss, onLossFrom: p.OnLoss, stall: r.StallTimeout, stallFrom: p.StallTimeout,
 	}
 }
 

@@ -27,7 +27,7 @@ func brief(r *Resolved) string {
 			limits = append(limits, name+"="+v)
 		}
 	}
-	return fmt.Sprintf("nnp=%s layers=%v limits=%v classes=%v rules=%d loss=%s stall=%s", r.NoNewPrivileges, layers, limits, r.Classes, len(r.Audit), r.OnLoss, r.StallTimeout)
+	return fmt.Sprintf("nnp=%s layers=%v limits=%v classes=%v rules=%d delivery=%s loss=%s stall=%s", r.NoNewPrivileges, layers, limits, r.Classes, len(r.Audit), r.Delivery, r.OnLoss, r.StallTimeout)
 }
 
 func resolve(t *testing.T, s *Set, name string) *Resolved {
@@ -46,39 +46,47 @@ func TestInheritance(t *testing.T) {
 		text string
 		want string // of the profile x
 	}{
-		{"nothing stated", profiles("x", "{}"), "nnp=true layers=[] limits=[] classes=[] rules=0 loss=kill stall=0s"},
+		{"nothing stated", profiles("x", "{}"), "nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 		{"no parent may say what it likes", profiles("x", "{noNewPrivileges: inherit, audit: {onLoss: continue}}"),
-			"nnp=inherit layers=[] limits=[] classes=[] rules=0 loss=continue stall=0s"},
+			"nnp=inherit layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=continue stall=0s"},
 		{"the parent's, where nothing is stated", profiles("p", "{noNewPrivileges: inherit, "+deny+", limits: {pids: 9}, audit: {classes: [exec], onLoss: continue, stallTimeout: 3s}}", "x", "{extends: [p]}"),
-			"nnp=inherit layers=[p] limits=[pids=9] classes=[exec] rules=1 loss=continue stall=3s"},
+			"nnp=inherit layers=[p] limits=[pids=9] classes=[exec] rules=1 delivery=ordered loss=continue stall=3s"},
 		{"the stricter of both", profiles("p", "{noNewPrivileges: inherit, "+deny+", limits: {pids: 9, cpu: 1}, audit: {classes: [exec], onLoss: continue, stallTimeout: 3s}}",
 			"x", "{extends: [p], noNewPrivileges: true, "+deny+", limits: {pids: 99, cpu: 500m, memory: 1Gi}, audit: {classes: [mount], syscalls: [acct], onLoss: kill, stallTimeout: 1s}}"),
-			"nnp=true layers=[p x] limits=[cpu=500m memory=1Gi pids=9] classes=[exec mount] rules=3 loss=kill stall=1s"},
+			"nnp=true layers=[p x] limits=[cpu=500m memory=1Gi pids=9] classes=[exec mount] rules=3 delivery=ordered loss=kill stall=1s"},
 		{"a shorter stall is stricter if it kills", profiles("p", "{audit: {stallTimeout: 3s}}", "x", "{extends: [p], audit: {stallTimeout: 9s}}"),
-			"nnp=true layers=[] limits=[] classes=[] rules=0 loss=kill stall=3s"},
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=3s"},
 		{"a longer one if it loses events", profiles("p", "{audit: {onLoss: continue, stallTimeout: 3s}}", "x", "{extends: [p], audit: {stallTimeout: 9s}}"),
-			"nnp=true layers=[] limits=[] classes=[] rules=0 loss=continue stall=9s"},
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=continue stall=9s"},
+		{"buffered only if nobody says ordered", profiles("p", "{audit: {delivery: buffered}}", "q", "{audit: {delivery: buffered}}", "x", "{extends: [p, q]}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=buffered loss=kill stall=0s"},
+		{"ordered wins", profiles("p", "{audit: {delivery: buffered}}", "q", "{}", "x", "{extends: [p, q], audit: {onLoss: kill}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
+		{"ordered over buffered", profiles("p", "{audit: {delivery: buffered}}", "x", "{extends: [p], audit: {delivery: ordered}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
+		{"buffered by replace", profiles("p", "{audit: {delivery: ordered, classes: [exec]}}", "x", "{extends: [p], replace: true, audit: {delivery: buffered}}"),
+			"nnp=true layers=[] limits=[] classes=[exec] rules=1 delivery=buffered loss=kill stall=0s"},
 		{"several parents", profiles("p", "{noNewPrivileges: inherit, limits: {pids: 9}, audit: {classes: [exec]}}", "q", "{limits: {pids: 5, memory: 1Gi}, "+deny+"}", "x", "{extends: [p, q]}"),
-			"nnp=true layers=[q] limits=[memory=1Gi pids=5] classes=[exec] rules=1 loss=kill stall=0s"},
+			"nnp=true layers=[q] limits=[memory=1Gi pids=5] classes=[exec] rules=1 delivery=ordered loss=kill stall=0s"},
 		{"a diamond's top counts once", profiles("top", "{"+deny+"}", "p", "{extends: [top], "+deny+"}", "q", "{extends: [top], "+deny+"}", "x", "{extends: [p, q], "+deny+"}"),
-			"nnp=true layers=[top p q x] limits=[] classes=[] rules=0 loss=kill stall=0s"},
+			"nnp=true layers=[top p q x] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 		{"best effort only if all say so", profiles("p", "{limits: {pids: 9, cpu: 1, bestEffort: [pids, cpu]}}", "x", "{extends: [p], limits: {pids: 5, cpu: 1, bestEffort: [cpu]}}"),
-			"nnp=true layers=[] limits=[cpu=1? pids=5] classes=[] rules=0 loss=kill stall=0s"},
+			"nnp=true layers=[] limits=[cpu=1? pids=5] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 		{"replace takes the place of what it states", profiles(
 			"p", "{"+deny+", limits: {pids: 9, cpu: 1}, audit: {classes: [exec], syscalls: [acct], stallTimeout: 3s}}",
 			"x", "{extends: [p], replace: true, noNewPrivileges: inherit, limits: {pids: 99}, audit: {onLoss: continue}}"),
-			"nnp=inherit layers=[p] limits=[cpu=1 pids=99] classes=[exec] rules=2 loss=continue stall=3s"},
+			"nnp=inherit layers=[p] limits=[cpu=1 pids=99] classes=[exec] rules=2 delivery=ordered loss=continue stall=3s"},
 		{"and nothing else", profiles(
 			"p", "{"+deny+", limits: {pids: 9}, audit: {classes: [exec], syscalls: [acct], stallTimeout: 3s}}",
 			"x", "{extends: [p], replace: true, "+deny+", audit: {classes: [mount], stallTimeout: 9s}}"),
-			"nnp=true layers=[x] limits=[pids=9] classes=[mount] rules=1 loss=kill stall=9s"},
+			"nnp=true layers=[x] limits=[pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=9s"},
 		{"replace holds on one way only", profiles(
 			"top", "{"+deny+", limits: {pids: 9}}", "p", "{extends: [top], replace: true, limits: {pids: 99}}", "q", "{extends: [top]}", "x", "{extends: [p, q]}"),
-			"nnp=true layers=[top] limits=[pids=9] classes=[] rules=0 loss=kill stall=0s"},
+			"nnp=true layers=[top] limits=[pids=9] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 		{"sets and devices come together", profiles(
 			"p", `{limits: {cpuset: "0-3", hugepages: {2MB: 1Gi}, io: {/dev/a: {readBPS: 1Mi}}}}`,
 			"x", `{extends: [p], limits: {cpuset: "2-5", hugepages: {1GB: 1Gi}, io: {/dev/a: {readBPS: 2Mi, writeIOPS: 5}, "8:0": {readIOPS: 1}}}}`),
-			"nnp=true layers=[] limits=[cpuset=2-3 hugepages=1GB: 1Gi, 2MB: 1Gi io=/dev/a: readBPS 1Mi writeIOPS 5, 8:0: readIOPS 1] classes=[] rules=0 loss=kill stall=0s"},
+			"nnp=true layers=[] limits=[cpuset=2-3 hugepages=1GB: 1Gi, 2MB: 1Gi io=/dev/a: readBPS 1Mi writeIOPS 5, 8:0: readIOPS 1] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := brief(resolve(t, load(t, c.text), "x")); got != c.want {
@@ -104,6 +112,7 @@ func TestProvenance(t *testing.T) {
 		Limits:       map[string][]Source{"pids": {at("x", 10)}, "cpu": {at("p", 5)}, "memory": {at("p", 5)}},
 		Classes:      map[string][]Source{"exec": {at("p", 5), at("x", 10)}, "mount": {at("x", 10)}},
 		Syscalls:     map[string][]Source{},
+		Delivery:     at("p", 4),
 		OnLoss:       at("p", 4),
 		StallTimeout: at("x", 10),
 	}
@@ -115,14 +124,14 @@ func TestProvenance(t *testing.T) {
 func TestWithFloor(t *testing.T) {
 	s := load(t, profiles(
 		"floor", "{seccomp: {deny: [{syscalls: [acct]}]}, limits: {pids: 9, memory: 1Gi}, audit: {classes: [mount]}}",
-		"loose", "{noNewPrivileges: inherit, seccomp: {deny: [{syscalls: [bpf]}]}, limits: {pids: 99, cpu: 1}, audit: {classes: [exec], onLoss: continue, stallTimeout: 2s}}",
+		"loose", "{noNewPrivileges: inherit, seccomp: {deny: [{syscalls: [bpf]}]}, limits: {pids: 99, cpu: 1}, audit: {classes: [exec], delivery: buffered, onLoss: continue, stallTimeout: 2s}}",
 		"over", "{extends: [floor], seccomp: {deny: [{syscalls: [bpf]}]}}"))
 	floor := resolve(t, s, "floor")
 	for name, want := range map[string]string{
-		"loose":       "nnp=true layers=[floor loose] limits=[cpu=1 memory=1Gi pids=9] classes=[exec mount] rules=2 loss=kill stall=2s",
-		"over":        "nnp=true layers=[floor over] limits=[memory=1Gi pids=9] classes=[mount] rules=1 loss=kill stall=0s",
-		"floor":       "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 loss=kill stall=0s",
-		"passthrough": "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 loss=kill stall=0s",
+		"loose":       "nnp=true layers=[floor loose] limits=[cpu=1 memory=1Gi pids=9] classes=[exec mount] rules=2 delivery=ordered loss=kill stall=2s",
+		"over":        "nnp=true layers=[floor over] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
+		"floor":       "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
+		"passthrough": "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
 	} {
 		r := resolve(t, s, name)
 		before := brief(r)
@@ -130,7 +139,7 @@ func TestWithFloor(t *testing.T) {
 		if brief(got) != want || got.Name != name || got.Passthrough {
 			t.Errorf("%s:\ngot  %s\nwant %s", name, brief(got), want)
 		}
-		if brief(r) != before || brief(floor) != "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 loss=kill stall=0s" {
+		if brief(r) != before || brief(floor) != "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s" {
 			t.Errorf("%s: an operand changed", name)
 		}
 		// What has the floor in it already is not changed by it.
@@ -172,6 +181,7 @@ func TestDigest(t *testing.T) {
 		"kill instead of deny":   {profiles("x", strings.Replace(a, "deny", "kill", 1)), false},
 		"best effort":            {profiles("x", strings.Replace(a, "pids: 9", "pids: 9, bestEffort: [pids]", 1)), false},
 		"an audit class":         {profiles("x", strings.Replace(a, "{", "{audit: {classes: [exec]}, ", 1)), false},
+		"when a call goes on":    {profiles("x", strings.Replace(a, "{", "{audit: {delivery: buffered}, ", 1)), false},
 		"what happens on a loss": {profiles("x", strings.Replace(a, "{", "{audit: {onLoss: continue}, ", 1)), false},
 	} {
 		if got := resolve(t, load(t, c.text), "x").Digest; (got == base) != c.same {

@@ -4,7 +4,7 @@ package profile
 
 import (
 	"fmt"
-	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,15 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/profile/form"
 	"metsuke.dev/metsuke/seccomp"
 )
 
-// ruleForm is that of a rule's id, which stands in the events.
-var ruleForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
-
-// The ids that seccomp gives to what no rule decides.
-var reservedIDs = map[string]bool{
-	seccomp.RuleDefault: true, seccomp.RuleForeignABI: true, seccomp.RuleBadArch: true, seccomp.RuleNewer: true,
+// ReservedRuleIDs returns the ids that package seccomp gives to what no rule decides.
+func ReservedRuleIDs() []string {
+	return []string{seccomp.RuleDefault, seccomp.RuleForeignABI, seccomp.RuleBadArch, seccomp.RuleNewer}
 }
 
 func (r *reader) seccomp(p *agentProfile, n *yaml.Node, field string) {
@@ -31,7 +29,7 @@ func (r *reader) seccomp(p *agentProfile, n *yaml.Node, field string) {
 	rules := func(action seccomp.Action, to *[]seccomp.Rule) func(n *yaml.Node, field string) {
 		return func(n *yaml.Node, field string) {
 			ids := map[string]int{}
-			r.list(n, field, maxRules, func(n *yaml.Node, field string) {
+			r.list(n, field, seccompForm.At(action.String()).Most, func(n *yaml.Node, field string) {
 				rule, reason := r.rule(n, field, action)
 				if rule.ID == "" {
 					rule.ID = action.String() + "-" + strconv.Itoa(len(*to)+1)
@@ -50,17 +48,17 @@ func (r *reader) seccomp(p *agentProfile, n *yaml.Node, field string) {
 			})
 		}
 	}
-	r.mapping(n, field, []key{
-		{"default", false, func(n *yaml.Node, f string) {
-			if r.word(n, f, "allow", "deny") == "deny" {
+	r.mapping(n, field, seccompForm, readers{
+		"default": func(n *yaml.Node, f string) {
+			if r.word(n, f, seccompForm.At("default").WordNames()...) == "deny" {
 				l.Default = seccomp.ActionDeny
 			}
-		}},
-		{"defaultErrno", false, func(n *yaml.Node, f string) { errnoAt, l.DefaultErrno = n, r.errno(n, f) }},
-		{"deny", false, rules(seccomp.ActionDeny, &l.Deny)},
-		{"kill", false, rules(seccomp.ActionKill, &l.Kill)},
-		{"allow", false, rules(seccomp.ActionAllow, &l.Allow)},
-		{"architectures", false, func(n *yaml.Node, f string) { l.Architectures = r.architectures(n, f) }},
+		},
+		"defaultErrno":  func(n *yaml.Node, f string) { errnoAt, l.DefaultErrno = n, r.errno(n, f) },
+		"deny":          rules(seccomp.ActionDeny, &l.Deny),
+		"kill":          rules(seccomp.ActionKill, &l.Kill),
+		"allow":         rules(seccomp.ActionAllow, &l.Allow),
+		"architectures": func(n *yaml.Node, f string) { l.Architectures = r.architectures(n, f) },
 	})
 	if errnoAt != nil && l.Default != seccomp.ActionDeny {
 		r.fail(errnoAt, field+".defaultErrno", "has no use, since nothing is denied by default", "expected default: deny beside it")
@@ -68,7 +66,7 @@ func (r *reader) seccomp(p *agentProfile, n *yaml.Node, field string) {
 }
 
 func (r *reader) architectures(n *yaml.Node, field string) (out []seccomp.Arch) {
-	for _, s := range r.strings(n, field, func(s string) (string, string) {
+	for _, s := range r.strings(n, field, seccompForm.At("architectures"), func(s string) (string, string) {
 		if _, err := seccomp.ParseArch(s); err != nil {
 			var known []string
 			for _, a := range seccomp.KnownArches() {
@@ -86,33 +84,31 @@ func (r *reader) architectures(n *yaml.Node, field string) (out []seccomp.Arch) 
 
 func (r *reader) rule(n *yaml.Node, field string, action seccomp.Action) (rule seccomp.Rule, reason string) {
 	before := len(r.errs)
-	keys := []key{
-		{"syscalls", true, func(n *yaml.Node, f string) {
-			rule.Syscalls = r.syscalls(n, f)
+	of := seccompForm.At(action.String()).Entry
+	r.mapping(n, field, of, readers{
+		"syscalls": func(n *yaml.Node, f string) {
+			rule.Syscalls = r.syscalls(n, f, of.At("syscalls"))
 			if n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 				r.fail(n, f, "names no system call", "expected names of system calls")
 			}
-		}},
-		{"args", false, func(n *yaml.Node, f string) {
-			r.list(n, f, 16, func(n *yaml.Node, f string) { rule.Args = append(rule.Args, r.cond(n, f)) })
-		}},
-		{"id", false, func(n *yaml.Node, f string) {
-			s, ok := r.text(n, f)
+		},
+		"args": func(n *yaml.Node, f string) {
+			r.list(n, f, of.At("args").Most, func(n *yaml.Node, f string) { rule.Args = append(rule.Args, r.cond(n, f)) })
+		},
+		"id": func(n *yaml.Node, f string) {
+			s, ok := r.text(n, f, 0)
 			switch {
 			case !ok:
-			case !ruleForm.MatchString(s):
+			case !nameForm.MatchString(s):
 				r.fail(n, f, diagnostic.Quote(s)+" is not an id", nameHint)
-			case reservedIDs[s]:
+			case slices.Contains(ReservedRuleIDs(), s):
 				r.fail(n, f, diagnostic.Quote(s)+" stands in events for what no rule decided", "expected another id")
 			}
 			rule.ID = s
-		}},
-		{"reason", false, func(n *yaml.Node, f string) { reason, _ = r.text(n, f) }},
-	}
-	if action == seccomp.ActionDeny {
-		keys = append(keys, key{"errno", false, func(n *yaml.Node, f string) { rule.Errno = r.errno(n, f) }})
-	}
-	r.mapping(n, field, keys)
+		},
+		"reason": func(n *yaml.Node, f string) { reason, _ = r.text(n, f, of.At("reason").Most) },
+		"errno":  func(n *yaml.Node, f string) { rule.Errno = r.errno(n, f) },
+	})
 	if len(r.errs) == before {
 		if err := rule.Validate(); err != nil {
 			r.fail(n, field, "can never match: "+printable(err.Error()), "")
@@ -121,8 +117,8 @@ func (r *reader) rule(n *yaml.Node, field string, action seccomp.Action) (rule s
 	return rule, reason
 }
 
-func (r *reader) syscalls(n *yaml.Node, field string) []string {
-	return r.strings(n, field, func(s string) (msg, hint string) {
+func (r *reader) syscalls(n *yaml.Node, field string, of *form.Field) []string {
+	return r.strings(n, field, of, func(s string) (msg, hint string) {
 		if seccomp.KnownSyscall(s) {
 			return "", ""
 		}
@@ -136,23 +132,17 @@ func (r *reader) syscalls(n *yaml.Node, field string) []string {
 
 func (r *reader) cond(n *yaml.Node, field string) (c seccomp.Cond) {
 	before := len(r.errs)
-	r.mapping(n, field, []key{
-		{"index", true, func(n *yaml.Node, f string) {
+	r.mapping(n, field, condForm, readers{
+		"index": func(n *yaml.Node, f string) {
 			i, err := strconv.ParseUint(n.Value, 10, 8)
 			if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!int" || err != nil || i > 5 {
 				r.wrong(n, f, "the number of an argument, 0 to 5")
 			}
 			c.Index = uint8(i)
-		}},
-		{"op", true, func(n *yaml.Node, f string) {
-			var words []string
-			for _, o := range seccomp.KnownOps() {
-				words = append(words, string(o.Op))
-			}
-			c.Op = seccomp.Op(r.word(n, f, words...))
-		}},
-		{"value", true, func(n *yaml.Node, f string) { c.Value = r.value(n, f) }},
-		{"mask", false, func(n *yaml.Node, f string) { c.Mask = r.value(n, f) }},
+		},
+		"op":    func(n *yaml.Node, f string) { c.Op = seccomp.Op(r.word(n, f, condForm.At("op").WordNames()...)) },
+		"value": func(n *yaml.Node, f string) { c.Value = r.value(n, f) },
+		"mask":  func(n *yaml.Node, f string) { c.Mask = r.value(n, f) },
 	})
 	if len(r.errs) == before {
 		if err := c.Validate(); err != nil {
@@ -168,18 +158,16 @@ func always(c seccomp.Cond) bool {
 	return c.Op == seccomp.OpGreaterEqual && c.Value == 0 || c.Op == seccomp.OpLessEqual && c.Value == ^uint64(0)
 }
 
-const valueHint = "a number (7, -1, 0x7), or names of constants joined by |"
-
 // value reads a number or constants such as CLONE_NEWNS|CLONE_NEWPID.
 func (r *reader) value(n *yaml.Node, field string) uint64 {
-	s, ok := r.number(n, field, valueHint)
+	s, ok := r.number(n, field, maxValue, valueDoc)
 	if !ok {
 		return 0
 	}
 	if strings.IndexAny(s, "0123456789-+") == 0 {
 		v, err := parseNumber(s)
 		if err != nil {
-			r.fail(n, field, show(n)+" "+err.Error(), "expected "+valueHint)
+			r.fail(n, field, show(n)+" "+err.Error(), "expected "+valueDoc)
 		}
 		return v
 	}
@@ -192,7 +180,7 @@ func (r *reader) value(n *yaml.Node, field string) uint64 {
 			for i := range constants {
 				known[i] = constants[i].Name
 			}
-			hint := "expected " + valueHint
+			hint := "expected " + valueDoc
 			if near := diagnostic.Nearest(name, known); near != "" {
 				hint += "; did you mean " + near + "?"
 			}
@@ -241,15 +229,15 @@ func FormatArgs(args []seccomp.Cond) string {
 	return strings.Join(parts, " && ")
 }
 
-// maxErrno is MAX_ERRNO of <linux/err.h>, as far as the names of <asm-generic/errno.h> go.
-const maxErrno = 133
+// MaxErrno is MAX_ERRNO of <linux/err.h>, as far as the names of <asm-generic/errno.h> go.
+const MaxErrno = 133
 
 func (r *reader) errno(n *yaml.Node, field string) uint16 {
-	s, ok := r.number(n, field, "the name or number of an error")
+	s, ok := r.number(n, field, maxQuantity, "the name or number of an error")
 	if !ok {
 		return 0
 	}
-	if i, err := strconv.ParseUint(s, 10, 16); err == nil && i >= 1 && i <= maxErrno {
+	if i, err := strconv.ParseUint(s, 10, 16); err == nil && i >= 1 && i <= MaxErrno {
 		return uint16(i)
 	}
 	if i := errnoByName(s); i != 0 {
@@ -259,7 +247,7 @@ func (r *reader) errno(n *yaml.Node, field string) uint16 {
 	for _, e := range errnos() {
 		known = append(known, e.Name)
 	}
-	hint := fmt.Sprintf("expected a name such as EPERM, or a number from 1 to %d", maxErrno)
+	hint := fmt.Sprintf("expected a name such as EPERM, or a number from 1 to %d", MaxErrno)
 	if near := diagnostic.Nearest(s, known); near != "" {
 		hint += "; did you mean " + near + "?"
 	}
@@ -268,15 +256,10 @@ func (r *reader) errno(n *yaml.Node, field string) uint16 {
 }
 
 func errnoByName(s string) uint16 {
-	switch s { // the second names of <errno.h>
-	case "EWOULDBLOCK":
-		s = "EAGAIN"
-	case "EDEADLOCK":
-		s = "EDEADLK"
-	case "ENOTSUP":
-		s = "EOPNOTSUPP"
+	if first, ok := secondErrnos[s]; ok {
+		s = first
 	}
-	for i := uint16(1); i <= maxErrno; i++ {
+	for i := uint16(1); i <= MaxErrno; i++ {
 		if ErrnoName(i) == s {
 			return i
 		}

@@ -22,6 +22,7 @@ type Pod struct {
 // Defaults is what the node's configuration adds to the bindings.
 type Defaults struct {
 	Profile string // of namespaces that no binding names; empty: baseline
+	Floor   string // that every pod gets on top of its own; empty: none
 }
 
 // Reason says what chose a profile.
@@ -84,6 +85,23 @@ func (s *Set) Select(p Pod, d Defaults) (name string, why Selection, err error) 
 			diagnostic.Quote(p.Container), Annotation, diagnostic.OneOf(allowed))
 	}
 	return b.fallback, Selection{ByBinding, b.name, b.source("spec.default")}, nil
+}
+
+// Choose returns the profile of a container as [Set.Select] names it, with the node's floor under it.
+func (s *Set) Choose(p Pod, d Defaults) (*Resolved, Selection, error) {
+	name, why, err := s.Select(p, d)
+	if err != nil {
+		return nil, why, err
+	}
+	r, err := s.Resolve(name)
+	if err != nil || d.Floor == "" {
+		return r, why, err
+	}
+	floor, err := s.Resolve(d.Floor)
+	if err != nil {
+		return nil, why, fmt.Errorf("the node's floor: %w", err)
+	}
+	return r.WithFloor(floor), why, nil
 }
 
 func (s *Set) unbound(p Pod, d Defaults, asked string, annotated bool) (string, Selection, error) {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/profile/form"
 	"metsuke.dev/metsuke/seccomp"
 )
 
@@ -101,14 +102,13 @@ func limitTable() Table {
 }
 
 func valueTable() Table {
-	return Table{"values", "Other words", []string{"field", "value", "meaning"}, [][]string{
-		{"noNewPrivileges", string(NNPTrue), "the flag is set, whatever the pod asks; the default"},
-		{"noNewPrivileges", string(NNPInherit), "as the pod asks (allowPrivilegeEscalation)"},
-		{"seccomp.default", "allow", "what no rule names is allowed; the default"},
-		{"seccomp.default", "deny", "what no rule names is denied, with defaultErrno (EPERM unless stated)"},
-		{"audit.onLoss", string(OnLossKill), "a container whose events cannot be recorded is killed; the default"},
-		{"audit.onLoss", string(OnLossContinue), "it goes on, and the gap becomes a record with its count"},
-	}}
+	t := Table{"values", "Other words", []string{"field", "value", "meaning"}, nil}
+	for _, field := range []string{"noNewPrivileges", "seccomp.default", "audit.delivery", "audit.onLoss"} {
+		for _, w := range profileForm.At(field).Words {
+			t.Rows = append(t.Rows, []string{field, w.Name, w.Doc})
+		}
+	}
+	return t
 }
 
 func podActionTable() Table {
@@ -157,4 +157,27 @@ func (t Table) Markdown() string {
 		line(row)
 	}
 	return b.String()
+}
+
+// Fields returns a table of the fields of each kind of document, in the order in which people write them.
+func Fields() []Table {
+	var tables []Table
+	for _, d := range []struct {
+		kind string
+		spec *form.Field
+	}{{KindProfile, profileForm}, {KindBinding, bindingForm}} {
+		t := Table{Name: d.kind, Title: "Fields of " + d.kind, Columns: []string{"field", "takes", "is"}}
+		d.spec.Walk("", func(path string, f *form.Field) {
+			if path == "" || f.Name == "" || strings.HasPrefix(path, ".seccomp.kill[]") || strings.HasPrefix(path, ".seccomp.allow[]") {
+				return // the whole; an entry, of which its list speaks; rules, which are as those under deny
+			}
+			doc := f.Doc
+			if f.Required {
+				doc += "; required"
+			}
+			t.Rows = append(t.Rows, []string{strings.TrimPrefix(path, "."), f.Takes(), doc})
+		})
+		tables = append(tables, t)
+	}
+	return tables
 }

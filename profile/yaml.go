@@ -10,10 +10,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/profile/form"
 )
 
 // Bounds on what is read, well above all that people write.
@@ -24,8 +26,6 @@ const (
 	maxEntries   = 4096 // directory entries, with those that are not documents
 	maxDocuments = 1024 // of all files
 	maxDepth     = 16   // of nesting in a document
-	maxRules     = 1024 // of one list of rules
-	maxNames     = 1024 // of one list of names
 	maxErrors    = 100  // that one run reports
 )
 
@@ -133,15 +133,12 @@ func printable(s string) string {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// A key is a field of a mapping.
-type key struct {
-	name     string
-	required bool
-	read     func(n *yaml.Node, field string)
-}
+// readers has what reads each field of a form, by its name.
+type readers map[string]func(n *yaml.Node, field string)
 
-// mapping reads a mapping with the given fields.
-func (r *reader) mapping(n *yaml.Node, field string, keys []key) {
+// mapping reads a mapping with the fields of a form.
+func (r *reader) mapping(n *yaml.Node, field string, of *form.Field, read readers) {
+	keys := of.Fields
 	seen := make([]bool, len(keys))
 	prefix := field
 	if prefix != "" {
@@ -149,7 +146,7 @@ func (r *reader) mapping(n *yaml.Node, field string, keys []key) {
 	}
 	r.pairs(n, field, func(k, v *yaml.Node) {
 		for i := range keys {
-			if keys[i].name != k.Value {
+			if keys[i].Name != k.Value {
 				continue
 			}
 			seen[i] = true
@@ -157,12 +154,12 @@ func (r *reader) mapping(n *yaml.Node, field string, keys []key) {
 				r.fail(k, prefix+k.Value, "has no value", "remove the field or give it one")
 				return
 			}
-			keys[i].read(v, prefix+k.Value)
+			read[k.Value](v, prefix+k.Value)
 			return
 		}
 		names := make([]string, len(keys))
 		for i := range keys {
-			names[i] = keys[i].name
+			names[i] = keys[i].Name
 		}
 		r.fail(k, prefix+oneLine(k.Value), "is not a known field", diagnostic.Expected(k.Value, names))
 	})
@@ -170,8 +167,8 @@ func (r *reader) mapping(n *yaml.Node, field string, keys []key) {
 		return
 	}
 	for i := range keys {
-		if keys[i].required && !seen[i] {
-			r.fail(n, prefix+keys[i].name, "is missing", "")
+		if keys[i].Required && !seen[i] {
+			r.fail(n, prefix+keys[i].Name, "is missing", "")
 		}
 	}
 }
@@ -202,6 +199,15 @@ func (r *reader) pairs(n *yaml.Node, field string, f func(k, v *yaml.Node)) {
 	}
 }
 
+// entries is pairs for a mapping of at most most entries.
+func (r *reader) entries(n *yaml.Node, field string, most int, f func(k, v *yaml.Node)) {
+	if n.Kind == yaml.MappingNode && len(n.Content)/2 > most {
+		r.fail(n, field, fmt.Sprintf("has %d entries", len(n.Content)/2), fmt.Sprintf("expected at most %d", most))
+		return
+	}
+	r.pairs(n, field, f)
+}
+
 func join(field, name string) string {
 	if field == "" {
 		return name
@@ -225,11 +231,11 @@ func (r *reader) list(n *yaml.Node, field string, most int, f func(n *yaml.Node,
 }
 
 // strings reads a list of different, not empty strings. check says what is wrong with one, or "".
-func (r *reader) strings(n *yaml.Node, field string, check func(s string) (msg, hint string)) []string {
+func (r *reader) strings(n *yaml.Node, field string, of *form.Field, check func(s string) (msg, hint string)) []string {
 	var out []string
 	seen := map[string]int{}
-	r.list(n, field, maxNames, func(n *yaml.Node, field string) {
-		s, ok := r.text(n, field)
+	r.list(n, field, of.Most, func(n *yaml.Node, field string) {
+		s, ok := r.text(n, field, 0)
 		if !ok {
 			return
 		}
@@ -247,7 +253,8 @@ func (r *reader) strings(n *yaml.Node, field string, check func(s string) (msg, 
 	return out
 }
 
-func (r *reader) text(n *yaml.Node, field string) (string, bool) {
+// text reads a string of at most most characters; 0: what it may be is checked by whoever asks.
+func (r *reader) text(n *yaml.Node, field string, most int) (string, bool) {
 	if n.Kind != yaml.ScalarNode || n.ShortTag() != "!!str" {
 		expected := "a string"
 		if n.Kind == yaml.ScalarNode && !isNull(n) {
@@ -260,15 +267,23 @@ func (r *reader) text(n *yaml.Node, field string) (string, bool) {
 		r.fail(n, field, "is empty", "remove it or give it a value")
 		return "", false
 	}
-	return n.Value, true
+	return n.Value, most == 0 || r.notLonger(n, field, most)
 }
 
-// number is a scalar that may be written with or without quotes: a quantity, a value, a duration.
-func (r *reader) number(n *yaml.Node, field, expected string) (string, bool) {
+func (r *reader) notLonger(n *yaml.Node, field string, most int) bool {
+	if utf8.RuneCountInString(n.Value) <= most {
+		return true
+	}
+	r.fail(n, field, "is too long", fmt.Sprintf("expected at most %d characters", most))
+	return false
+}
+
+// number is a scalar of at most most characters that may be written with or without quotes: a quantity, a value, a duration.
+func (r *reader) number(n *yaml.Node, field string, most int, expected string) (string, bool) {
 	if n.Kind == yaml.ScalarNode {
 		switch n.ShortTag() {
 		case "!!str", "!!int", "!!float":
-			return n.Value, true
+			return n.Value, r.notLonger(n, field, most)
 		}
 	}
 	r.wrong(n, field, expected)

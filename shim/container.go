@@ -13,14 +13,13 @@ import (
 
 	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/audit/tally"
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/guest/plan"
-	"metsuke.dev/metsuke/guest/rendezvous"
-	"metsuke.dev/metsuke/guest/supervisor"
+	"metsuke.dev/metsuke/guest/private"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/seccomp"
 	"metsuke.dev/metsuke/shim/bundle"
@@ -34,16 +33,20 @@ const drainGrace = time.Second
 type container struct {
 	id      string
 	image   string
-	bundle  string // its directory
-	dir     string // of the rendezvous socket, on the host
+	bundle  string       // its directory
+	dir     string       // of the rendezvous socket, on the host
+	private private.Name // directory in the container
 	profile *profile.Resolved
 	limits  cgroups.Limits   // as this node can enforce them
 	clamped []cgroups.Change // of what the pod asked, at Create
 	program *seccomp.Program
 	filter  []byte // program as the launcher loads it
 	stream  *stream.Writer
-	meeting *rendezvous.Rendezvous
-	watch   *supervisor.Supervisor
+	earlier uint64      // records that were in stream before this instance
+	watch   *stopwatch  // from Create to the end of Start
+	tally   tally.Tally // of what is written to stream since then
+	super   supervision // nil until prepare has made it
+	init    *initProcess
 	// capabilities are the init process's own, before the rewrite.
 	capabilities bundle.Capabilities
 	exited       chan struct{} // closed when the exit record is written
@@ -51,15 +54,15 @@ type container struct {
 
 	updating sync.Mutex // held for the length of an Update
 
-	mu      sync.Mutex
-	pid     int                   // guarded by mu; of the init process, 0 before the delegate told it
-	pidfd   *os.File              // guarded by mu; of the same process, nil when there is none
-	mounts  string                // guarded by mu; its mount namespace, as /proc/<pid>/ns/mnt names it
-	current *specs.LinuxResources // guarded by mu; in force, for ClampUpdate
-	starts  map[string]*launch    // guarded by mu; by exec id, "" for the init process
-	oom     bool                  // guarded by mu; an OOM was seen
-	lost    bool                  // guarded by mu; we killed it, because its stream was lost
-	over    bool                  // guarded by mu; Close has begun
+	mu       sync.Mutex
+	current  *specs.LinuxResources // guarded by mu; in force, for ClampUpdate
+	starts   map[string]*launch    // guarded by mu; by exec id, "" for the init process
+	stdin    map[string]stdin      // guarded by mu; as starts
+	oom      bool                  // guarded by mu; an OOM was seen
+	ooms     *cgroups.OOMCounter   // guarded by mu; nil where the node's kernel does not tell
+	oomKills uint64                // guarded by mu; of ooms, those that are recorded
+	lost     bool                  // guarded by mu; we killed it, because its stream was lost
+	over     bool                  // guarded by mu; Close has begun
 }
 
 // launch is one process of the container that goes through the launcher.
@@ -67,13 +70,13 @@ type launch struct {
 	exec     string
 	argv     []string
 	terminal bool
-	pending  *rendezvous.Pending
+	pending  expected
 }
 
 // expect registers a launch with its own token.
-func (c *container) expect(token string, helper rendezvous.FileID, l *launch, p *plan.Plan) error {
+func (c *container) expect(token string, l *launch, p *plan.Plan) error {
 	p.Filter, p.FilterFlags = c.filter, c.program.FilterFlags()
-	pending, err := c.meeting.Expect(rendezvous.Spec{Token: token, Plan: p, Exec: l.exec != "", Helper: helper})
+	pending, err := c.super.expect(l.exec, token, p)
 	if err != nil {
 		return err
 	}
@@ -81,57 +84,29 @@ func (c *container) expect(token string, helper rendezvous.FileID, l *launch, p 
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, ok := c.starts[l.exec]; ok {
-		pending.Cancel()
+		pending.cancel()
 		return fmt.Errorf("exec %s of container %s: an exec with this id is waiting to start", l.exec, c.id)
 	}
 	c.starts[l.exec] = l
 	return nil
 }
 
-// created takes note of the init process that the delegate made, and returns its launch.
-func (c *container) created(pid int) (*launch, error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return nil, fmt.Errorf("init process %d: %w", pid, err)
-	}
-	mounts, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("mount namespace of init process %d: %w", pid, err), unix.Close(fd))
+// created takes note of the init process that the delegate made.
+func (c *container) created(pid int) error {
+	if err := c.init.found(pid); err != nil {
+		return err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pid, c.pidfd, c.mounts = pid, os.NewFile(uintptr(fd), "pidfd"), mounts
-	return c.starts[""], nil
-}
-
-// checkHelper verifies that an exec session would run the helper: the delegate enters the mount namespace that the init
-// process has by then, so it must be the one that the delegate made, and the helper must be where it was put.
-func (c *container) checkHelper(helper string) error {
-	c.mu.Lock()
-	pid, mounts := c.pid, c.mounts
+	l := c.starts[""]
 	c.mu.Unlock()
-	now, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return fmt.Errorf("check the helper: %w", err)
-	}
-	if now != mounts {
-		return fmt.Errorf("check the helper: process %d, the container's first, has left the mount namespace that it was started in", pid)
-	}
-	return bundle.CheckMounted(fmt.Sprintf("/proc/%d/root", pid), helper)
+	return c.super.created(pid, l.pending)
 }
 
-// killInit kills the init process, and no later process with its pid.
-func (c *container) killInit() error {
+// stdinOf returns the standard input of a process; the zero value for a process that is not there.
+func (c *container) stdinOf(exec string) stdin {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.pidfd == nil {
-		return nil
-	}
-	err := unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return err
+	return c.stdin[exec]
 }
 
 // take returns the launch that Start is for; nil if there is none to be armed.
@@ -143,50 +118,50 @@ func (c *container) take(exec string) *launch {
 	return l
 }
 
-// forget gives up a launch that was registered and will not start.
+// forget gives up what is kept of a session that is deleted, and its launch if it was never started.
 func (c *container) forget(exec string) {
-	if l := c.take(exec); l != nil {
-		l.pending.Cancel()
+	c.mu.Lock()
+	delete(c.stdin, exec)
+	c.mu.Unlock()
+	c.withdraw(exec)
+}
+
+// endStdin is told that a process has ended.
+func (c *container) endStdin(exec string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if in, ok := c.stdin[exec]; ok {
+		in.over = true
+		c.stdin[exec] = in
 	}
 }
 
-// arm waits for the launcher, reads back what is in force, and lets it become the workload. Whatever the error, the
-// workload has not run.
-func (c *container) arm(ctx context.Context, l *launch, receipt func(pid int) (*audit.Event, error)) error {
-	started, err := l.pending.Await(ctx)
+// withdraw gives up the launch of a session, if there is one.
+func (c *container) withdraw(exec string) {
+	if l := c.take(exec); l != nil {
+		l.pending.cancel()
+	}
+}
+
+// arm waits for the launcher, has a record made of what is in force, and lets it become the workload. Whatever the error,
+// the workload has not run.
+func (c *container) arm(ctx context.Context, l *launch, receipt func(inForce) (*audit.Event, error)) error {
+	launcher, err := l.pending.await(ctx)
 	if err != nil {
 		return err
 	}
-	defer started.Close()
-	event, err := receipt(started.PID)
+	defer launcher.abandon()
+	event, err := receipt(launcher.found())
 	if err != nil {
-		started.Listener.Close()
 		return err
 	}
 	if err := c.record(ctx, event); err != nil {
-		started.Listener.Close()
 		return err
 	}
 	if l.exec == "" {
 		c.noteChanges("create", c.clamped)
 	}
-	if err := c.attach(started, l.exec); err != nil {
-		return err
-	}
-	return started.Arm(ctx)
-}
-
-// attach hands the listener to the supervisor, which takes over a descriptor of its own.
-func (c *container) attach(started *rendezvous.Launch, exec string) error {
-	fd, err := duplicate(started.Listener)
-	started.Listener.Close()
-	if err != nil {
-		return fmt.Errorf("listener of process %d: %w", started.PID, err)
-	}
-	if _, err := c.watch.Attach(fd, supervisor.Leader{PID: started.PID}, exec); err != nil {
-		return errors.Join(err, unix.Close(fd))
-	}
-	return nil
+	return launcher.arm(ctx)
 }
 
 // record writes an event that something waits for: it is tried again until it is written or ctx ends.
@@ -230,23 +205,15 @@ func (c *container) noteChanges(operation string, changes []cgroups.Change) {
 	}
 }
 
-// exit writes the record of the container's end, once, after the events that came before it.
-func (c *container) exit(event *audit.Event) {
+// exit writes the record of the container's end, once, after the events that came before it, which may tell its cause.
+func (c *container) exit(status uint32, at time.Time) {
 	c.once.Do(func() {
 		go func() {
 			defer close(c.exited)
-			c.drain()
-			c.note(event)
+			c.super.drain()
+			c.note(c.exitEvent("", status, at))
 		}()
 	})
-}
-
-// drain waits until the processes of the container are gone and their events written.
-func (c *container) drain() {
-	deadline := time.Now().Add(drainGrace)
-	for c.watch.Stats().Sessions > 0 && time.Now().Before(deadline) {
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // close ends the supervision of the container and gives everything back. Calls that its processes still make and that
@@ -255,24 +222,15 @@ func (c *container) close() {
 	c.mu.Lock()
 	over := c.over
 	c.over = true
-	pidfd := c.pidfd
-	c.pidfd = nil
 	c.mu.Unlock()
 	if over {
 		return
 	}
-	if pidfd != nil {
-		pidfd.Close()
-	}
+	c.init.close()
 	logger := log.L.WithField("container", c.id)
-	if c.meeting != nil {
-		if err := c.meeting.Close(); err != nil {
-			logger.WithError(err).Warn("rendezvous did not close")
-		}
-	}
-	if c.watch != nil {
-		if err := c.watch.Close(); err != nil {
-			logger.WithError(err).Warn("supervisor did not close")
+	if c.super != nil {
+		if err := c.super.close(); err != nil {
+			logger.WithError(err).Warn("supervision did not close")
 		}
 	}
 	if c.stream != nil {
@@ -287,19 +245,17 @@ func (c *container) close() {
 	}
 }
 
+// ended waits for some time, and says whether the container's end is recorded, or its supervision closed.
+func (c *container) ended(wait time.Duration) bool {
+	select {
+	case <-c.exited:
+		return true
+	case <-time.After(wait):
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
 // socketPath is where the container's launchers meet us, on the host.
 func (c *container) socketPath() string { return filepath.Join(c.dir, "sock") }
-
-// duplicate returns a second descriptor of f, close-on-exec, that os.File does not own.
-func duplicate(f *os.File) (int, error) {
-	raw, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	fd := -1
-	var dupErr error
-	if err := raw.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
-		return -1, err
-	}
-	return fd, dupErr
-}

@@ -12,11 +12,14 @@ import (
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/shim/bundle"
 	"metsuke.dev/metsuke/shim/proxy"
+	"metsuke.dev/metsuke/shim/resident"
+	"metsuke.dev/metsuke/shim/status"
 )
 
 // create resolves the container's profile, rewrites its bundle, and passes on with the delegate's own options. After
@@ -29,15 +32,20 @@ func (s *Service) create(ctx context.Context, call *proxy.Call, next proxy.Next)
 	if err := s.reserve(req.ID); err != nil {
 		return nil, err
 	}
-	resp, c, err := s.createReserved(ctx, &req, next)
+	watch := newStopwatch()
+	resp, c, err := s.createReserved(ctx, &req, watch, next)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
+		s.phases.Failed(watch.phase)
 		delete(s.containers, req.ID)
-		_ = os.Remove(cgroupRecord(s.Pod.Dir, req.ID)) // not there if it got no further
+		_ = os.Remove(status.CgroupFile(s.Pod.Dir, req.ID)) // not there if it got no further
 		return nil, err
 	}
 	if s.containers == nil { // the pod ended meanwhile
+		if c != nil {
+			c.close()
+		}
 		return nil, fmt.Errorf("create container %s: the pod is ending: %w", req.ID, errdefs.ErrUnavailable)
 	}
 	s.containers[req.ID] = c
@@ -65,7 +73,7 @@ func (s *Service) reserve(id string) error {
 }
 
 // createReserved does the work of create. The container is nil if it is not ours to change.
-func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskRequest, next proxy.Next) ([]byte, *container, error) {
+func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskRequest, watch *stopwatch, next proxy.Next) ([]byte, *container, error) {
 	b, err := bundle.Load(req.Bundle)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
@@ -77,113 +85,125 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
-	chosen, passed, err := s.choose(b, who)
+	chosen, err := s.choose(b, who)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w: %w", req.ID, errdefs.ErrFailedPrecondition, err)
 	}
-	cgroup, err := s.rememberCgroup(b, req.ID)
+	own, err := s.owner(b, req.ID, who, chosen)
 	if err != nil {
 		return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
 	}
-	if who.Sandbox && !passed {
-		if err := guardPause(b); err != nil {
-			return nil, nil, fmt.Errorf("create container %s: %w", req.ID, err)
+	if who.Sandbox && !chosen.Passthrough {
+		if err := s.editPause(b, chosen); err != nil {
+			return nil, nil, fmt.Errorf("create container %s: %w: %w", req.ID, errdefs.ErrFailedPrecondition, err)
 		}
 	}
-	if chosen == nil {
-		if err := s.Pod.Record(req.Bundle, req.ID, owner{Cgroup: cgroup}); err != nil {
+	if who.Sandbox || chosen.Passthrough {
+		if err := s.Pod.Record(req.Bundle, req.ID, own); err != nil {
 			return nil, nil, err
 		}
 		resp, err := forward(ctx, next, req)
-		return resp, nil, err
+		if err == nil {
+			return resp, nil, nil
+		}
+		if !chosen.Passthrough {
+			err = s.explain(err)
+		}
+		s.putBack(ctx, b, req)
+		return nil, nil, err
 	}
 	if req.Checkpoint != "" {
 		return nil, nil, fmt.Errorf("restore container %s from a checkpoint: its processes would run without a launcher, and so without "+
 			"profile %s: %w", req.ID, chosen.Name, errdefs.ErrNotImplemented)
 	}
-	c, err := s.prepare(b, req, who, chosen, cgroup)
+	watch.enter(status.PhaseRewrite)
+	c, err := s.prepare(b, req, chosen, own)
 	if err == nil {
+		c.watch = watch
+		watch.enter(status.PhaseDelegate)
 		var resp []byte
 		if resp, err = s.createPrepared(ctx, c, req, next); err == nil {
+			watch.pause()
 			return resp, c, nil
 		}
 	}
 	if c != nil {
 		c.close()
 	}
-	if rerr := errors.Join(b.Restore(), s.Pod.CloseRecord(req.Bundle)); rerr != nil {
-		log.G(ctx).WithError(rerr).WithField("container", req.ID).Warn("bundle is not as it was")
-	}
+	s.putBack(ctx, b, req)
 	return nil, nil, err
+}
+
+// putBack makes the bundle of a Create that failed what it was.
+func (s *Service) putBack(ctx context.Context, b *bundle.Bundle, req *taskapi.CreateTaskRequest) {
+	if err := errors.Join(b.Restore(), s.Pod.CloseRecord(req.Bundle)); err != nil {
+		log.G(ctx).WithError(err).WithField("container", req.ID).Warn("bundle is not as it was")
+	}
 }
 
 // createPrepared has the delegate create the rewritten container and checks what came of it.
 func (s *Service) createPrepared(ctx context.Context, c *container, req *taskapi.CreateTaskRequest, next proxy.Next) ([]byte, error) {
 	resp, err := forward(ctx, next, req)
 	if err != nil {
-		return nil, err
+		return nil, s.explain(err)
 	}
 	var created taskapi.CreateTaskResponse
 	if err := decode(resp, &created); err != nil {
 		return nil, err
 	}
-	pid := int(created.Pid)
-	l, err := c.created(pid)
-	if err == nil {
-		err = c.checkHelper(s.helper)
+	if !s.traits.HostPIDs {
+		return resp, nil // the pid is the VMM's: the whole pod's
 	}
-	if err == nil {
-		err = l.pending.Confirm(pid)
-	}
-	if err != nil {
+	if err := c.created(int(created.Pid)); err != nil {
 		s.discard(c.id)
 		return nil, fmt.Errorf("create container %s: %w: %w", c.id, errdefs.ErrFailedPrecondition, err)
 	}
+	c.countOOMs(s.host)
 	return resp, nil
 }
 
-// guardPause keeps the pod's processes out of the pause container, which has no filter of ours.
-func guardPause(b *bundle.Bundle) error {
-	if err := b.Apply(bundle.OnProcess(bundle.GuardCapabilities())); err != nil {
+// explain says what to do where a policy in the guest allows only containers as they were before they were rewritten.
+func (s *Service) explain(err error) error {
+	if err == nil || !s.traits.Sandboxed || !resident.IsPolicy(err) {
+		return err
+	}
+	return fmt.Errorf("metsuke: a policy in the guest refuses the container as it has to be supervised: give the pod a policy that allows "+
+		"it, or run it under a handler of Kata's own: %w", err)
+}
+
+// editPause keeps the pod's processes out of the pause container, which has no filter of ours because it runs nothing of
+// the pod's, and says how large the pod's VM must be, if it has one.
+func (s *Service) editPause(b *bundle.Bundle, p *profile.Resolved) error {
+	edits := []bundle.Edit{bundle.OnProcess(bundle.GuardCapabilities())}
+	if s.traits.Sandboxed {
+		var own *specs.LinuxSeccomp // a guest's agent shall not see one
+		edits = append(edits, s.refuseWeakening()...)
+		edits = append(edits, bundle.WithResources(), bundle.TakeSeccomp(&own), bundle.SizeSandbox(p.Limits, residentMemory))
+	}
+	if err := b.Apply(edits...); err != nil {
 		return err
 	}
 	return b.Commit()
 }
 
-// choose returns the profile of a container, with the node's floor under it; nil if the container is not ours to
-// supervise: the pause container, which runs nothing of the pod's, and passthrough. passed tells the second from the
-// first.
-func (s *Service) choose(b *bundle.Bundle, who bundle.Identity) (chosen *profile.Resolved, passed bool, err error) {
+// choose returns the profile of a container, with the node's floor under it.
+func (s *Service) choose(b *bundle.Bundle, who bundle.Identity) (*profile.Resolved, error) {
 	set, err := s.profiles()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	annotations, err := b.Spec().Annotations()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	name, why, err := set.Select(profile.Pod{
+	chosen, why, err := set.Choose(profile.Pod{
 		Namespace: who.Namespace, Container: who.Container, Image: who.Image, Annotations: annotations,
-	}, profile.Defaults{Profile: s.Config.DefaultProfile})
+	}, profile.Defaults{Profile: s.Config.DefaultProfile, Floor: s.Config.Floor})
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	log.L.WithField("container", who.Container).WithField("profile", name).WithField("by", why.Reason).Debug("profile selected")
-	resolved, err := set.Resolve(name)
-	if err != nil {
-		return nil, false, err
-	}
-	if s.Config.Floor != "" {
-		floor, err := set.Resolve(s.Config.Floor)
-		if err != nil {
-			return nil, false, fmt.Errorf("the node's floor: %w", err)
-		}
-		resolved = resolved.WithFloor(floor)
-	}
-	if resolved.Passthrough || who.Sandbox {
-		return nil, resolved.Passthrough, nil
-	}
-	return resolved, false, nil
+	log.L.WithField("container", who.Container).WithField("profile", chosen.Name).WithField("by", why.Reason).Debug("profile selected")
+	return chosen, nil
 }
 
 // profiles reads all documents anew.
@@ -206,7 +226,13 @@ func (s *Service) discard(id string) {
 
 // resolveLimits fits the profile's limits to this node.
 func (s *Service) resolveLimits(p *profile.Resolved) (cgroups.Limits, error) {
-	limits, skipped, err := s.host.Resolve(p.Limits)
+	resolve := s.host.Resolve
+	if s.traits.Sandboxed {
+		resolve = func(l cgroups.Limits) (cgroups.Limits, []cgroups.Unenforceable, error) {
+			return cgroups.ResolveForGuest(l, s.traits.LimitsForeign)
+		}
+	}
+	limits, skipped, err := resolve(p.Limits)
 	if err != nil {
 		return cgroups.Limits{}, fmt.Errorf("profile %s: %w", p.Name, err)
 	}

@@ -12,15 +12,8 @@ import (
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/shim/bootstrap"
+	"metsuke.dev/metsuke/shim/status"
 )
-
-// owner is what a container's record keeps for the delete action of a later process, which may be of another version:
-// fields are added and never change their meaning.
-type owner struct {
-	Stream   string         `json:"stream,omitempty"` // directory of the container's stream, on the host; empty: it has none
-	Identity audit.Identity `json:"identity"`
-	Cgroup   string         `json:"cgroup,omitempty"` // linux.cgroupsPath
-}
 
 // recordDeath writes the loss of a container whose shim died into its stream: nobody watched it since, and what was
 // folded and not written yet has no record. The calls that it made meanwhile and that would have been notified got
@@ -29,7 +22,7 @@ func recordDeath(_ context.Context, d *bootstrap.Deletion) error {
 	if !d.Lost || d.Record == nil || len(d.Record.Owner) == 0 {
 		return nil
 	}
-	var o owner
+	var o status.Owner
 	if err := json.Unmarshal(d.Record.Owner, &o); err != nil {
 		return fmt.Errorf("loss of container %s is not recorded: %w", d.ID, err)
 	}

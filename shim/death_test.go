@@ -12,6 +12,7 @@ import (
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/shim/bootstrap"
+	"metsuke.dev/metsuke/shim/status"
 )
 
 // The stream of a container whose shim died tells of it, with the denials that were folded and in no record.
@@ -32,7 +33,7 @@ func TestRecordDeath(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	raw, err := json.Marshal(owner{Stream: dir, Identity: id})
+	raw, err := json.Marshal(status.Owner{Stream: dir, Identity: id})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/log"
 
 	"metsuke.dev/metsuke/shim/proxy"
+	"metsuke.dev/metsuke/shim/status"
 )
 
 // delete passes on, and then forgets what was deleted. The exit record is written before a container's stream is
@@ -36,7 +37,7 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 	}
 	s.mu.Unlock()
 	if req.ExecID == "" {
-		_ = os.Remove(cgroupRecord(s.Pod.Dir, req.ID)) // the delegate has removed the cgroup
+		_ = os.Remove(status.CgroupFile(s.Pod.Dir, req.ID)) // the delegate has removed the cgroup
 	}
 	switch {
 	case c == nil:
@@ -45,7 +46,7 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 	default:
 		var deleted taskapi.DeleteResponse
 		if err := decode(resp, &deleted); err == nil {
-			c.exit(c.exitEvent("", deleted.ExitStatus, deleted.ExitedAt.AsTime()))
+			c.exit(deleted.ExitStatus, deleted.ExitedAt.AsTime())
 			<-c.exited
 		}
 		c.close()

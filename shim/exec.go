@@ -17,34 +17,29 @@ import (
 
 // exec rewrites the process of an exec session so that it goes through the launcher too. One that cannot be
 // rewritten is refused.
-func (s *Service) exec(ctx context.Context, call *proxy.Call, next proxy.Next) ([]byte, error) {
-	var req taskapi.ExecProcessRequest
-	if err := decode(call.Payload, &req); err != nil {
-		return nil, err
-	}
-	c, managed, err := s.lookup(req.ID)
-	if err != nil {
-		return nil, err
-	}
-	if !managed {
-		return next(ctx, call.Payload)
-	}
-	if err := s.rewriteExec(c, &req); err != nil {
+func (s *Service) exec(ctx context.Context, c *container, req *taskapi.ExecProcessRequest, _ *proxy.Call, next proxy.Next) ([]byte, error) {
+	if err := s.rewriteExec(ctx, c, req); err != nil {
 		return nil, fmt.Errorf("exec %s in container %s: %w", req.ExecID, req.ID, err)
 	}
-	resp, err := forward(ctx, next, &req)
+	resp, err := forward(ctx, next, req)
 	if err != nil {
-		c.forget(req.ExecID)
+		c.withdraw(req.ExecID)
 		return nil, err
 	}
+	c.mu.Lock()
+	c.stdin[req.ExecID] = stdin{fifo: req.Stdin}
+	c.mu.Unlock()
 	return resp, nil
 }
 
-func (s *Service) rewriteExec(c *container, req *taskapi.ExecProcessRequest) error {
+func (s *Service) rewriteExec(ctx context.Context, c *container, req *taskapi.ExecProcessRequest) error {
 	if req.ExecID == "" || req.Spec == nil {
 		return fmt.Errorf("needs an id and a process: %w", errdefs.ErrInvalidArgument)
 	}
-	if err := c.checkHelper(s.helper); err != nil {
+	if req.ExecID == req.ID { // its exit would be taken for the container's
+		return fmt.Errorf("an exec's id must be another than its container's: %w", errdefs.ErrInvalidArgument)
+	}
+	if err := c.super.checkHelper(ctx); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrFailedPrecondition, err)
 	}
 	process, err := bundle.ParseProcess(req.Spec.Value)
@@ -58,9 +53,9 @@ func (s *Service) rewriteExec(c *container, req *taskapi.ExecProcessRequest) err
 	token := rendezvous.NewToken()
 	var p plan.Plan
 	var own bundle.Capabilities
-	if req.Spec.Value, err = bundle.EditProcess(req.Spec.Value, c.processEdits(token, &c.capabilities, &p, &own)...); err != nil {
+	if req.Spec.Value, err = bundle.EditProcess(req.Spec.Value, s.processEdits(c, token, &c.capabilities, &p, &own)...); err != nil {
 		return fmt.Errorf("%w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	p.Caps = own.Plan
-	return c.expect(token, s.helperID, l, &p)
+	return c.expect(token, l, &p)
 }

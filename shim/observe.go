@@ -13,54 +13,98 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/cgroups"
 )
 
-// Observe sees each event of the delegate before containerd does, and lets all of them pass. It does not wait for
-// anything but a record's write.
+// Observe sees each event of the delegate before containerd does, and lets those pass that are not about a resident. It
+// does not wait for anything but a record's write.
 func (s *Service) Observe(topic string, event *anypb.Any) (forward bool) {
-	if err := s.observe(event); err != nil {
+	forward, err := s.observe(event)
+	if err != nil {
 		log.L.WithError(err).WithField("topic", topic).Warn("event of the delegate could not be read")
+		return true
 	}
-	return true
+	return forward
 }
 
-func (s *Service) observe(event *anypb.Any) error {
+func (s *Service) observe(event *anypb.Any) (forward bool, err error) {
 	switch name := event.GetTypeUrl(); name[strings.LastIndex(name, "/")+1:] {
 	case "containerd.events.TaskOOM":
 		var oom eventsapi.TaskOOM
 		if err := proto.Unmarshal(event.GetValue(), &oom); err != nil {
-			return err
+			return false, err
 		}
-		if c, managed, err := s.lookup(oom.ContainerID); err == nil && managed {
-			c.noteOOM()
+		if c, err := s.lookup(oom.ContainerID); err == nil && c != nil {
+			c.noteOOM(true)
 		}
+	case "containerd.events.TaskExecAdded":
+		var added eventsapi.TaskExecAdded
+		err := proto.Unmarshal(event.GetValue(), &added)
+		return !isResident(added.ExecID), err
+	case "containerd.events.TaskExecStarted":
+		var started eventsapi.TaskExecStarted
+		err := proto.Unmarshal(event.GetValue(), &started)
+		return !isResident(started.ExecID), err
 	case "containerd.events.TaskExit":
 		var exit eventsapi.TaskExit
 		if err := proto.Unmarshal(event.GetValue(), &exit); err != nil {
-			return err
+			return false, err
 		}
-		c, managed, err := s.lookup(exit.ContainerID)
-		if err != nil || !managed {
-			return nil //nolint:nilerr // not one of ours
+		if c, err := s.lookup(exit.ContainerID); err == nil && c != nil {
+			c.observeExit(&exit)
 		}
-		if exit.ID == exit.ContainerID {
-			c.exit(c.exitEvent("", exit.ExitStatus, exit.ExitedAt.AsTime()))
-		} else {
-			c.note(c.exitEvent(exit.ID, exit.ExitStatus, exit.ExitedAt.AsTime()))
-		}
+		return !isResident(exit.ID), nil
+	case "containerd.events.TaskDelete":
+		var deleted eventsapi.TaskDelete
+		err := proto.Unmarshal(event.GetValue(), &deleted)
+		return !isResident(deleted.ID), err
 	}
-	return nil
+	return true, nil
 }
 
-// noteOOM records an OOM kill, with the limit that was in force.
-func (c *container) noteOOM() {
+func (c *container) observeExit(exit *eventsapi.TaskExit) {
+	switch {
+	case exit.ID == exit.ContainerID:
+		c.endStdin("")
+		c.noteOOM(false)
+		c.exit(exit.ExitStatus, exit.ExitedAt.AsTime())
+	case isResident(exit.ID):
+		c.super.exited(exit.ExitStatus)
+	default:
+		c.endStdin(exit.ID)
+		c.note(c.exitEvent(exit.ID, exit.ExitStatus, exit.ExitedAt.AsTime()))
+	}
+}
+
+// countOOMs finds the kernel's own count of OOM kills, while the container's first process is there to find it by.
+func (c *container) countOOMs(host *cgroups.Host) {
+	counter, err := host.OOMCounter(c.init.number())
+	if err != nil {
+		return // then the delegate's events are all there is
+	}
 	c.mu.Lock()
-	c.oom = true
+	defer c.mu.Unlock()
+	c.ooms = counter
+}
+
+// noteOOM records the OOM kills that have no record yet, with the limit that was in force. told says that the delegate
+// reports one. containerd 1.7's shim does so from another thread than exits, and sometimes (cgroup v2: often) after the exit
+// that the kill has caused, so the kernel's count is looked at then; what the delegate says later is in it already.
+func (c *container) noteOOM(told bool) {
+	c.mu.Lock()
+	kills := c.ooms.Kills()
+	fresh := kills > c.oomKills || told && c.oomKills == 0
+	if fresh {
+		c.oom, c.oomKills = true, kills
+	}
 	var limit uint64
 	if c.current != nil && c.current.Memory != nil && c.current.Memory.Limit != nil && *c.current.Memory.Limit > 0 {
 		limit = uint64(*c.current.Memory.Limit)
 	}
 	c.mu.Unlock()
+	if !fresh {
+		return
+	}
 	c.note(&audit.Event{Time: time.Now(), Kind: audit.KindOOM, OOM: &audit.OOM{MemoryLimit: limit}})
 }
 
@@ -80,7 +124,7 @@ func (c *container) exitEvent(exec string, status uint32, at time.Time) *audit.E
 		e.Cause = audit.CauseLoss
 	case e.Signal == "SIGKILL" && oom && exec == "":
 		e.Cause = audit.CauseOOM
-	case e.Signal == "SIGKILL" && c.watch.Stats().Killed > 0:
+	case e.Signal == "SIGKILL" && c.super.killed() > 0:
 		e.Cause = audit.CauseProfile
 	}
 	return &audit.Event{Time: at, Exec: exec, Kind: audit.KindExit, Exit: e}

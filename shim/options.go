@@ -20,14 +20,14 @@ import (
 func (s *Service) createOptions(asked *anypb.Any) (*anypb.Any, error) {
 	cfg := s.Pod.Settings.Delegate
 	if cfg.RuntimeType != delegate.RuncType || !strings.HasSuffix(asked.GetTypeUrl(), "containerd.runc.v1.Options") {
-		return s.delegate, nil
+		return s.options, nil
 	}
 	var from options.Options
 	if err := proto.Unmarshal(asked.GetValue(), &from); err != nil {
 		return nil, fmt.Errorf("runtime options: %w: %w", errdefs.ErrInvalidArgument, err)
 	}
 	if from.IoUid == 0 && from.IoGid == 0 {
-		return s.delegate, nil
+		return s.options, nil
 	}
 	own := &options.Options{}
 	if cfg.Runc != nil {

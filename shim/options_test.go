@@ -27,7 +27,7 @@ func TestCreateOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{Options: Options{Pod: &bootstrap.Pod{Settings: bootstrap.Settings{Delegate: cfg}}}, delegate: own}
+	s := &Service{Options: Options{Pod: &bootstrap.Pod{Settings: bootstrap.Settings{Delegate: cfg}}}, options: own}
 	for _, test := range []struct {
 		name     string
 		asked    *anypb.Any

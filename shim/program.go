@@ -26,10 +26,12 @@ func configure(path string) (bootstrap.Settings, error) {
 	if err != nil {
 		return bootstrap.Settings{}, err
 	}
-	if cfg.Supervisor.Placement != config.PlacementHost {
-		return bootstrap.Settings{}, fmt.Errorf("supervisor.placement %q: this version supervises from the host only", cfg.Supervisor.Placement)
+	d := delegateConfig(&cfg.Delegate)
+	if cfg.Supervisor.Placement == config.PlacementHost && !d.Traits().HostPIDs {
+		return bootstrap.Settings{}, fmt.Errorf("supervisor.placement %q: the containers of %s have a kernel of their own, whose calls cannot be seen "+
+			"from the node; leave placement out, or set it to %q", config.PlacementHost, d.RuntimeType, config.PlacementGuest)
 	}
-	return bootstrap.Settings{Delegate: delegateConfig(&cfg.Delegate), StateDir: cfg.Directories.State}, nil
+	return bootstrap.Settings{Delegate: d, StateDir: cfg.Directories.State}, nil
 }
 
 // delegateConfig turns what the file says into what the delegate understands.

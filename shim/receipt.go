@@ -3,11 +3,9 @@
 package shim
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,97 +17,46 @@ import (
 	"metsuke.dev/metsuke/version"
 )
 
-// inForce is what the kernel says of a process that stands under its filter: lines of /proc/<pid>/status
-// (proc_pid_status(5); Seccomp_filters since Linux 5.9).
-type inForce struct {
-	seccomp, filters int
-	noNewPrivs       bool
-	uid, gid         uint32
-}
-
-// readInForce reads them.
-func readInForce(pid int) (inForce, error) {
-	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return inForce{}, fmt.Errorf("receipt: %w", err)
-	}
-	defer f.Close()
-	var got inForce
-	seen := 0
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		first, _, _ := strings.Cut(strings.TrimSpace(value), "\t")
-		var n int
-		switch name {
-		case "Seccomp", "Seccomp_filters", "NoNewPrivs", "Uid", "Gid":
-			if n, err = strconv.Atoi(first); err != nil {
-				return inForce{}, fmt.Errorf("receipt: %s of process %d: %w", name, pid, err)
-			}
-			seen++
-		}
-		switch name {
-		case "Seccomp":
-			got.seccomp = n
-		case "Seccomp_filters":
-			got.filters = n
-		case "NoNewPrivs":
-			got.noNewPrivs = n == 1
-		case "Uid":
-			got.uid = uint32(n)
-		case "Gid":
-			got.gid = uint32(n)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return inForce{}, fmt.Errorf("receipt: status of process %d: %w", pid, err)
-	}
-	if seen < 4 {
-		return inForce{}, fmt.Errorf("receipt: status of process %d says too little of seccomp", pid)
-	}
-	return got, nil
-}
-
 // receipt reads back what is in force for a launcher that stands under its filter, refuses it if that is not what
 // the profile asks, and returns the record.
-func (s *Service) receipt(c *container, l *launch, pid int) (*audit.Event, error) {
-	got, err := readInForce(pid)
-	if err != nil {
-		return nil, err
+func (s *Service) receipt(c *container, l *launch, got inForce) (*audit.Event, error) {
+	if got.status.Seccomp != unix.SECCOMP_MODE_FILTER {
+		return nil, fmt.Errorf("receipt: process %d has seccomp mode %d, not a filter", got.pid, got.status.Seccomp)
 	}
-	if got.seccomp != unix.SECCOMP_MODE_FILTER {
-		return nil, fmt.Errorf("receipt: process %d has seccomp mode %d, not a filter", pid, got.seccomp)
-	}
-	if c.profile.NoNewPrivileges == profile.NNPTrue && !got.noNewPrivs {
-		return nil, fmt.Errorf("receipt: the profile asks for no_new_privs and process %d does not have it", pid)
+	if c.profile.NoNewPrivileges == profile.NNPTrue && !got.status.NoNewPrivs {
+		return nil, fmt.Errorf("receipt: the profile asks for no_new_privs and process %d does not have it", got.pid)
 	}
 	if l.exec != "" {
 		return &audit.Event{Time: time.Now(), Exec: l.exec, Kind: audit.KindExec, ExecStart: &audit.ExecStart{
-			PID: uint32(pid), UID: got.uid, GID: got.gid, Terminal: l.terminal, SeccompMode: got.seccomp,
-			Filters: got.filters, NoNewPrivs: got.noNewPrivs, Argv: l.argv,
+			PID: uint32(got.pid), UID: got.status.UID, GID: got.status.GID, Terminal: l.terminal, SeccompMode: int(got.status.Seccomp),
+			Filters: int(got.status.Filters), NoNewPrivs: got.status.NoNewPrivs, Argv: l.argv,
 		}}, nil
 	}
-	limits, err := s.verify(c, pid)
+	limits, err := s.verify(c, got.limits)
 	if err != nil {
 		return nil, err
 	}
 	return &audit.Event{Time: time.Now(), Kind: audit.KindStart, Receipt: &audit.Receipt{
-		Version: version.String(), Kernel: kernelRelease(), Placement: string(s.Config.Supervisor.Placement),
-		Delegate: s.Config.Delegate.RuntimeType, Image: c.image, PID: uint32(pid), SeccompMode: got.seccomp,
-		Filters: got.filters, FilterDigest: c.program.Digest(), NoNewPrivs: got.noNewPrivs,
+		Version: version.String(), Kernel: got.kernel, Placement: string(s.Config.Supervisor.Placement),
+		Delegate: s.Config.Delegate.RuntimeType, Image: c.image, PID: uint32(got.pid), SeccompMode: int(got.status.Seccomp),
+		Filters: int(got.status.Filters), FilterDigest: c.program.Digest(), NoNewPrivs: got.status.NoNewPrivs,
 		OnLoss: string(c.profile.OnLoss), Limits: limits,
 	}}, nil
 }
 
-// verify reads the limits back. It fails if one that is not best effort is not in force.
-func (s *Service) verify(c *container, pid int) ([]audit.ReceiptLimit, error) {
-	found, err := s.host.ReadBack(pid, c.limits)
-	if err != nil {
-		return nil, fmt.Errorf("receipt: %w", err)
+// verify compares the limits with what was found in force, which is read from the node's own files where found is nil. It
+// fails if one that is not best effort is not in force.
+func (s *Service) verify(c *container, found []cgroups.Found) ([]audit.ReceiptLimit, error) {
+	if found == nil {
+		var err error
+		if found, err = s.host.ReadBack(c.init.number(), c.limits); err != nil {
+			return nil, fmt.Errorf("receipt: %w", err)
+		}
 	}
+	found = cgroups.WithoutTasks(found, s.ownTasks())
 	var limits []audit.ReceiptLimit
 	var missing []error
-	for _, check := range cgroups.Compare(c.limits, found) {
+	for _, check := range slices.Concat(cgroups.Compare(c.limits, found), cgroups.Absent(c.profile.Limits, c.limits)) {
 		name := strings.TrimSpace(check.Resource + " " + check.Key)
 		limits = append(limits, audit.ReceiptLimit{
 			Name: name, Asked: check.Asked, Found: check.Found, BestEffort: check.BestEffort,

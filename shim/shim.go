@@ -3,8 +3,9 @@
 // Package shim is the task service of one pod: what happens to each request on its way from containerd to the
 // delegate. It is the only place that knows all of Metsuke's features.
 //
-// Five methods of the Task service are changed (Create, Start, Exec, Update, Delete); every other call, and
-// every other service, passes through shim/proxy as it came.
+// Five methods of the Task service are changed (Create, Start, Exec, Update, Delete), and two answers (Pids, Stats); with a VM
+// CloseIO waits and CreateSandbox may be refused, in guest placement without one Pause is refused. One service is our own
+// (shim/status). Every other call, and every other service, passes through shim/proxy as it came.
 package shim
 
 import (
@@ -12,7 +13,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -20,9 +23,10 @@ import (
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/config"
-	"metsuke.dev/metsuke/guest/rendezvous"
 	"metsuke.dev/metsuke/shim/bootstrap"
+	"metsuke.dev/metsuke/shim/delegate"
 	"metsuke.dev/metsuke/shim/proxy"
+	"metsuke.dev/metsuke/shim/status"
 )
 
 // Options are what a Service needs.
@@ -35,11 +39,14 @@ type Options struct {
 // own, and none is held while a delegate, a disk or a workload is waited for.
 type Service struct {
 	Options
-	delegate *anypb.Any // the delegate's own runtime options, nil for none
-	host     *cgroups.Host
-	helper   string
-	helperID rendezvous.FileID
-	node     string
+	options *anypb.Any // the delegate's own, nil for none
+	traits  delegate.Traits
+	host    *cgroups.Host
+	version cgroups.Version // of the containers' cgroups: the node's, or the guest's
+	helper  string          // its path on the host
+	node    string
+	started time.Time
+	phases  status.Phases
 
 	mu         sync.Mutex
 	containers map[string]*container // guarded by mu; nil value: not ours to change
@@ -52,11 +59,10 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	helperID, err := rendezvous.IdentifyFile(helper)
-	if err != nil {
+	if _, err := os.Stat(helper); err != nil {
 		return nil, fmt.Errorf("helper for containers: %w; install metsuke-guest beside the shim, or set supervisor.helper", err)
 	}
-	delegate, err := o.Pod.Settings.Delegate.Options()
+	options, err := o.Pod.Settings.Delegate.Options()
 	if err != nil {
 		return nil, err
 	}
@@ -64,12 +70,20 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	traits, version := o.Pod.Settings.Delegate.Traits(), host.Version
+	if traits.Sandboxed {
+		version = cgroups.V2
+		if strings.Contains(helper, "/proc/") || strings.Contains(helper, "/sys/") { // anywhere: is_system_mount of runtime-rs
+			return nil, fmt.Errorf("helper for containers: Kata takes %s for a path of its guest's: set supervisor.helper to one without "+
+				"/proc/ and /sys/", helper)
+		}
+	}
 	node, err := os.Hostname()
 	if err != nil {
 		return nil, fmt.Errorf("name of the node: %w", err)
 	}
 	return &Service{
-		Options: o, delegate: delegate, host: host, helper: helper, helperID: helperID, node: node,
+		Options: o, options: options, traits: traits, host: host, version: version, helper: helper, node: node, started: time.Now(),
 		containers: map[string]*container{},
 	}, nil
 }
@@ -88,20 +102,41 @@ func helperPath(cfg *config.Config) (string, error) {
 
 // Intercept returns the handler of a call, or nil if it passes as it is. It fits proxy.Config.
 func (s *Service) Intercept(call *proxy.Call) proxy.Handler {
+	if call.Service == sandboxService && call.Method == "CreateSandbox" && s.traits.Sandboxed {
+		return s.createSandbox
+	}
+	if call.Service == status.Service && call.Method == status.Method {
+		return s.status
+	}
 	if call.Service != "containerd.task.v2.Task" && call.Service != "containerd.task.v3.Task" {
 		return nil
+	}
+	if handler := hide(call); handler != nil {
+		return handler
 	}
 	switch call.Method {
 	case "Create":
 		return s.create
 	case "Start":
-		return s.start
+		return ofOurs(s, s.start)
 	case "Exec":
-		return s.exec
+		return ofOurs(s, s.exec)
 	case "Update":
-		return s.update
+		return ofOurs(s, s.update)
 	case "Delete":
 		return s.delete
+	case "CloseIO":
+		if s.traits.CloseIOWaits {
+			return ofOurs(s, s.closeIO)
+		}
+	case "Pause":
+		if s.traits.FreezeWaits && s.inTheGuest() {
+			return ofOurs(s, s.pause)
+		}
+	case "Pids":
+		return s.pids
+	case "Stats":
+		return ofOurs(s, s.stats)
 	}
 	return nil
 }
@@ -122,15 +157,38 @@ func (s *Service) Close() {
 // errUnknown refuses what names a container that never came through Create here.
 func errUnknown(id string) error { return fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound) }
 
-// lookup returns the container; managed is false for one that is not ours to change.
-func (s *Service) lookup(id string) (c *container, managed bool, err error) {
+// lookup returns the container; nil for one that is not ours to change.
+func (s *Service) lookup(id string) (*container, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.containers[id]
 	if !ok || c == creating {
-		return nil, false, errUnknown(id)
+		return nil, errUnknown(id)
 	}
-	return c, c != nil, nil
+	return c, nil
+}
+
+// ofOurs returns the handler of a method that handle changes for the containers that are ours to change. For others it passes as
+// it came.
+func ofOurs[T any, R interface {
+	*T
+	proto.Message
+	GetID() string
+}](s *Service, handle func(ctx context.Context, c *container, req R, call *proxy.Call, next proxy.Next) ([]byte, error)) proxy.Handler {
+	return func(ctx context.Context, call *proxy.Call, next proxy.Next) ([]byte, error) {
+		req := R(new(T))
+		if err := decode(call.Payload, req); err != nil {
+			return nil, err
+		}
+		c, err := s.lookup(req.GetID())
+		if err != nil {
+			return nil, err
+		}
+		if c == nil {
+			return next(ctx, call.Payload)
+		}
+		return handle(ctx, c, req, call, next)
+	}
 }
 
 // decode reads a request. The Task API's messages have one wire form in v2 and v3; fields that we do not know are

@@ -4,7 +4,6 @@ package shim
 
 import (
 	"errors"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -63,7 +62,7 @@ func TestReserve(t *testing.T) {
 	if err := s.reserve("c1"); !errors.Is(err, errdefs.ErrAlreadyExists) {
 		t.Errorf("twice: %v, want that it exists", err)
 	}
-	if _, _, err := s.lookup("c1"); !errors.Is(err, errdefs.ErrNotFound) {
+	if _, err := s.lookup("c1"); !errors.Is(err, errdefs.ErrNotFound) {
 		t.Errorf("a container that is being created can be used: %v", err)
 	}
 	s.Close()
@@ -142,7 +141,7 @@ func TestExitEvent(t *testing.T) {
 		{"pod's profile", 159, false, false, audit.Exit{Status: 159, Signal: "SIGSYS", Cause: audit.CausePodSeccomp}},
 		{"no signal", 255, false, false, audit.Exit{Status: 255}},
 	} {
-		c := &container{watch: watch, oom: test.oom, lost: test.lost}
+		c := &container{super: &hosted{watch: watch}, oom: test.oom, lost: test.lost}
 		if got := c.exitEvent("", test.status, time.Unix(1, 0)); *got.Exit != test.want || got.Kind != audit.KindExit {
 			t.Errorf("%s: %+v, want %+v", test.name, *got.Exit, test.want)
 		}
@@ -169,16 +168,19 @@ func TestObserveForwardsEverything(t *testing.T) {
 	}
 }
 
-func TestReadInForce(t *testing.T) {
-	got, err := readInForce(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.uid != uint32(os.Getuid()) || got.gid != uint32(os.Getgid()) {
-		t.Errorf("%+v", got)
-	}
-	if _, err := readInForce(1 << 30); err == nil {
-		t.Error("a process that is not there has a receipt")
+// Users see no event of a resident's session, whatever its delegate says of one (runtime-rs tells of the end alone), and all others.
+func TestObserveHidesResidents(t *testing.T) {
+	s := &Service{containers: map[string]*container{}}
+	for _, id := range []string{residentPrefix + "ABC", "shell"} {
+		for topic, event := range map[string]proto.Message{
+			"/tasks/exec-added":   &eventsapi.TaskExecAdded{ContainerID: "c", ExecID: id},
+			"/tasks/exec-started": &eventsapi.TaskExecStarted{ContainerID: "c", ExecID: id},
+			"/tasks/exit":         &eventsapi.TaskExit{ContainerID: "c", ID: id},
+		} {
+			if forward := s.Observe(topic, pack(t, event)); forward != (id == "shell") {
+				t.Errorf("%s of %s is forwarded: %v", topic, id, forward)
+			}
+		}
 	}
 }
 

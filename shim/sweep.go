@@ -14,6 +14,7 @@ import (
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/shim/bootstrap"
 	"metsuke.dev/metsuke/shim/bundle"
+	"metsuke.dev/metsuke/shim/status"
 )
 
 // A delegate that is killed in the middle of a Create leaves a cgroup that its delete action knows nothing of, and
@@ -23,14 +24,12 @@ import (
 // sweepPatience is how long a sweep waits for dying processes.
 const sweepPatience = 150 * time.Millisecond
 
-func cgroupRecord(podDir, id string) string { return filepath.Join(podDir, "cgroups", id) }
-
 // rememberCgroup writes down where a container's cgroup will be.
 func (s *Service) rememberCgroup(b *bundle.Bundle, id string) (path string, err error) {
 	if path, err = b.Spec().CgroupsPath(); err != nil {
 		return "", err
 	}
-	record := cgroupRecord(s.Pod.Dir, id)
+	record := status.CgroupFile(s.Pod.Dir, id)
 	if err := os.MkdirAll(filepath.Dir(record), 0o700); err != nil {
 		return "", fmt.Errorf("remember the container's cgroup: %w", err)
 	}
@@ -53,7 +52,7 @@ func sweep(ctx context.Context, d *bootstrap.Deletion) error {
 	ctx, cancel := context.WithTimeout(ctx, sweepPatience)
 	defer cancel()
 	var errs []error
-	var o owner
+	var o status.Owner
 	if len(d.Record.Owner) > 0 {
 		if err := json.Unmarshal(d.Record.Owner, &o); err != nil {
 			errs = append(errs, fmt.Errorf("record of container %s: %w", d.ID, err))
@@ -62,9 +61,9 @@ func sweep(ctx context.Context, d *bootstrap.Deletion) error {
 	if o.Cgroup != "" {
 		errs = append(errs, host.Remove(ctx, o.Cgroup))
 	}
-	entries, _ := os.ReadDir(filepath.Join(d.Record.Dir, "cgroups"))
+	entries, _ := os.ReadDir(status.CgroupFile(d.Record.Dir, ""))
 	for _, e := range entries {
-		path, err := os.ReadFile(cgroupRecord(d.Record.Dir, e.Name()))
+		path, err := os.ReadFile(status.CgroupFile(d.Record.Dir, e.Name()))
 		if err != nil || e.Name() == d.ID {
 			continue
 		}

@@ -125,6 +125,25 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// What is kept of the last records is bounded, and what is left out for that is told.
+func TestLastBytes(t *testing.T) {
+	root := t.TempDir()
+	write(t, root, id("a", "p", "x"), stream.Options{}, exit(1), exit(2), exit(3), exit(4))
+	_, size, err := stream.Size(stream.Dir(root, id("a", "p", "x")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		last, bytes int
+		want        string
+		problems    int
+	}{{4, 0, "p/x:1 p/x:2 p/x:3 p/x:4", 0}, {2, int(size), "p/x:3 p/x:4", 0}, {4, int(size) * 5 / 8, "p/x:3 p/x:4", 1}, {4, 1, "", 1}} {
+		if got, problems := read(t, root, Filter{}, Options{Last: tt.last, LastBytes: tt.bytes}); got != tt.want || len(problems) != tt.problems {
+			t.Errorf("%d, %d: read %s, problems %v", tt.last, tt.bytes, got, problems)
+		}
+	}
+}
+
 func TestReadProblems(t *testing.T) {
 	root := fill(t)
 	dir := stream.Dir(root, id("b", "q_", "x"))

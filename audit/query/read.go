@@ -25,9 +25,10 @@ const All = -1
 
 // Options say how much Read reads.
 type Options struct {
-	Last    int         // only the last so many records of what there is at first; All for all of them
-	Follow  bool        // go on with what is written from then on, until the context ends
-	Problem func(error) // told of what had to be passed over: a damaged line, a stream that cannot be read
+	Last      int         // only the last so many records of what there is at first; All for all of them
+	LastBytes int         // and no more of them than have so many bytes; 0: no bound. They are kept in memory.
+	Follow    bool        // go on with what is written from then on, until the context ends
+	Problem   func(error) // told of what had to be passed over: a damaged line, a stream that cannot be read
 }
 
 // Entry is one record that was chosen.
@@ -49,21 +50,29 @@ func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entr
 	}
 	first := emit
 	var kept []Entry
+	var bytesKept int
+	var shortened bool
 	if o.Last >= 0 {
 		first = func(e Entry) error {
 			if o.Last == 0 {
 				return nil
 			}
-			if len(kept) == o.Last {
-				kept = append(kept[:0], kept[1:]...)
-			}
 			e.Line = bytes.Clone(e.Line)
 			kept = append(kept, e)
+			bytesKept += len(e.Line)
+			for len(kept) > o.Last || o.LastBytes > 0 && bytesKept > o.LastBytes {
+				shortened = shortened || len(kept) <= o.Last
+				bytesKept -= len(kept[0].Line)
+				kept = append(kept[:0], kept[1:]...)
+			}
 			return nil
 		}
 	}
 	if err := r.drain(ctx, first); err != nil {
 		return err
+	}
+	if shortened {
+		r.problem(fmt.Errorf("the last %d records have more than %d bytes; those before the last %d are left out", o.Last, o.LastBytes, len(kept)))
 	}
 	for _, e := range kept {
 		if err := emit(e); err != nil {

@@ -17,12 +17,14 @@ import (
 // what is in them. Not safe for concurrent use.
 type Reader struct {
 	dir     string
+	from    Position // where the first line begins
 	segment Segment
 	file    *os.File // nil: no segment is open
 	later   bool     // a later segment exists, so this one is complete
 	base    int64    // offset of buf[0] in the segment
 	buf     []byte   // what was read
 	used    int      // bytes of buf that were returned
+	start   int64    // offset of the last line
 }
 
 // DamageError says that bytes of a segment are no line, or that the rest of it cannot be read. The Reader
@@ -54,6 +56,16 @@ func OpenReader(dir string, from int) (*Reader, error) {
 	return &Reader{dir: dir, segment: Segment{Number: max(from, 1) - 1}, buf: make([]byte, 0, 16<<10)}, nil
 }
 
+// OpenReaderAt is OpenReader at a position of a record, or behind the last one. If retention has removed the segment, the next one
+// that is there is read from its beginning.
+func OpenReaderAt(dir string, at Position) (*Reader, error) {
+	r, err := OpenReader(dir, at.Segment)
+	if err == nil {
+		r.from = at
+	}
+	return r, err
+}
+
 // Next returns the next line with its newline. It is valid until the next call. At the present end of
 // the stream, and before a line that is not complete yet, it returns io.EOF; later calls go on from
 // there. A *DamageError is not the end either.
@@ -66,6 +78,7 @@ func (r *Reader) Next() ([]byte, error) {
 		}
 		if i := bytes.IndexByte(r.buf[r.used:], '\n'); i >= 0 && i < audit.MaxRecord {
 			line := r.buf[r.used : r.used+i+1]
+			r.start = r.base + int64(r.used)
 			r.used += len(line)
 			return line, nil
 		}
@@ -103,6 +116,17 @@ func (r *Reader) Next() ([]byte, error) {
 
 // Segment is the one that the last line came from.
 func (r *Reader) Segment() Segment { return r.segment }
+
+// Position is where the last line begins.
+func (r *Reader) Position() Position { return Position{r.segment.Number, r.start} }
+
+// Behind is where the next line begins, if there is one in this segment: where another Reader goes on.
+func (r *Reader) Behind() Position {
+	if r.segment.Number < r.from.Segment { // nothing was opened yet
+		return r.from
+	}
+	return Position{r.segment.Number, r.base + int64(r.used)}
+}
 
 // Close closes the segment that is open.
 func (r *Reader) Close() error {
@@ -177,6 +201,9 @@ func (r *Reader) advance() error {
 		return &DamageError{Path: next.Path, Err: err}
 	}
 	r.file, r.later, r.base, r.buf, r.used = file, later, 0, r.buf[:0], 0
+	if next.Number == r.from.Segment {
+		r.base = r.from.Offset
+	}
 	return nil
 }
 

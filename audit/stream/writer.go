@@ -33,6 +33,10 @@ const (
 type Options struct {
 	SegmentBytes int64         // size above which no record is added to a segment
 	LockWait     time.Duration // negative: do not wait
+
+	// Appended is told of each record that was written, in their order, before Append returns. It must not block, nor
+	// keep the event's strings. nil: nobody is.
+	Appended func(*audit.Event, Position)
 }
 
 // Writer appends to one stream. All methods are safe for concurrent use. A Writer holds three file
@@ -41,6 +45,7 @@ type Writer struct {
 	enc       *audit.Encoder
 	dir       *os.File // locked
 	limit     int64
+	appended  func(*audit.Event, Position) // may be nil
 	recovered Recovered
 	write     func(*os.File, []byte) (int, error) // (*os.File).Write; tests inject faults
 	truncate  func(*os.File, int64) error
@@ -132,7 +137,7 @@ func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		enc: audit.NewEncoder(id), dir: dir, limit: o.SegmentBytes,
+		enc: audit.NewEncoder(id), dir: dir, limit: o.SegmentBytes, appended: o.Appended,
 		recovered: Recovered{Bytes: t.cut, Folded: f.outstanding},
 		write:     (*os.File).Write, truncate: (*os.File).Truncate,
 		segment: t.segment, number: t.number, size: t.size, seq: t.seq,
@@ -219,6 +224,9 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 		return writeError("write", w.segment.Name(), err)
 	}
 	w.folded.end(true)
+	if w.appended != nil {
+		w.appended(e, Position{w.number, w.size})
+	}
 	w.size += int64(len(record))
 	w.seq++
 	if cap(line) > keepLine {

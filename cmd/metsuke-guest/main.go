@@ -9,12 +9,16 @@
 // Command metsuke-guest is Metsuke's helper in the container. It is not for people to call.
 //
 //	metsuke-guest run TOKEN -- ARGUMENTS    become the workload, under the supervisor's filter
+//	metsuke-guest audit                     be the supervisor, as the host says on stdin
+//	metsuke-guest version                   print the version, for metsuke doctor
 package main
 
 import (
 	"syscall"
 
 	"metsuke.dev/metsuke/guest/launcher"
+	"metsuke.dev/metsuke/guest/resident"
+	"metsuke.dev/metsuke/version"
 )
 
 // The launcher runs from init, as [launcher.Main] asks.
@@ -29,6 +33,13 @@ func main() {
 	if args := launcher.Args(); len(args) > 1 {
 		verb = args[1]
 	}
-	_, _ = syscall.Write(2, []byte("metsuke-guest: unknown verb \""+verb+"\"; want run\n"))
+	switch verb {
+	case "audit":
+		resident.Main()
+	case "version":
+		_, _ = syscall.Write(1, []byte(version.String()+"\n"))
+		syscall.Exit(0)
+	}
+	_, _ = syscall.Write(2, []byte("metsuke-guest: unknown verb \""+verb+"\"; want run, audit or version\n"))
 	syscall.Exit(125)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/timeline"
@@ -77,7 +78,7 @@ type auditSummary struct {
 }
 
 func newAuditListCommand() *cobra.Command {
-	output := newEnumFlag("table", "table", "json")
+	output := flagvalue.NewEnum("table", "table", "json")
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the streams: pod, container, events, segments, last event",
@@ -101,7 +102,7 @@ func newAuditListCommand() *cobra.Command {
 				}
 				summaries = append(summaries, summary)
 			}
-			if output.value == "json" {
+			if output.Value == "json" {
 				err = printSummariesJSON(cmd.OutOrStdout(), summaries)
 			} else {
 				err = printSummaries(cmd.OutOrStdout(), summaries)
@@ -119,15 +120,9 @@ func newAuditListCommand() *cobra.Command {
 // summarize fills in what it can, also if it returns an error.
 func summarize(s stream.Stream) (auditSummary, error) {
 	sum := auditSummary{Pod: s.Pod, Container: s.Container, Path: s.Path}
-	segments, err := stream.Segments(s.Path)
-	if err != nil {
+	var err error
+	if sum.Segments, sum.Bytes, err = stream.Size(s.Path); err != nil {
 		return sum, err
-	}
-	sum.Segments = len(segments)
-	for _, seg := range segments {
-		if info, err := os.Lstat(seg.Path); err == nil {
-			sum.Bytes += info.Size()
-		}
 	}
 	line, err := stream.Last(s.Path)
 	if err != nil || line == nil {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 
@@ -16,7 +15,9 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/query"
+	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/audit/timeline"
+	"metsuke.dev/metsuke/internal/terminal"
 )
 
 const defaultTailLines = 100
@@ -26,7 +27,7 @@ func newAuditTailCommand() *cobra.Command {
 		f      query.Filter
 		follow bool
 		lines  = defaultTailLines
-		output = newEnumFlag("timeline", "timeline", "json")
+		output = flagvalue.NewEnum("timeline", "timeline", "json")
 	)
 	cmd := &cobra.Command{
 		Use:   "tail [-f] [POD | NAMESPACE/POD]...",
@@ -38,6 +39,7 @@ different filters must all hold. The timeline is in UTC.`,
 		Example: `  metsuke audit tail -f
   metsuke audit tail --since 10m --verdict denied,killed team-a/coder
   metsuke audit tail -n all -o json coder | jq 'select(.class == "net")'`,
+		ValidArgsFunction: completePods,
 		RunE: func(cmd *cobra.Command, pods []string) error {
 			dir, err := auditDir(cmd)
 			if err != nil {
@@ -49,26 +51,26 @@ different filters must all hold. The timeline is in UTC.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 			defer stop()
-			return tail(ctx, cmd, dir, &f, lines, follow, output.value == "json")
+			return tail(ctx, cmd, dir, &f, lines, follow, output.Value == "json")
 		},
 	}
 	flags := cmd.Flags()
 	flags.BoolVarP(&follow, "follow", "f", false, "go on with new events, and new pods, until interrupted")
-	flags.VarP(&linesFlag{&lines}, "lines", "n", "show only the last so many events, or all (default 100, or all with --since)")
+	flags.VarP(&flagvalue.Lines{N: &lines}, "lines", "n", "show only the last so many events, or all (default 100, or all with --since)")
 	flags.VarP(output, "output", "o", "form of the output: timeline, or json: the records as they are")
 	flags.StringSliceVar(&f.Namespaces, "namespace", nil, "only events of this namespace")
 	flags.StringSliceVar(&f.Containers, "container", nil, "only events of the container of this name")
 	flags.StringSliceVar(&f.Classes, "class", nil, "only system calls of this audit class")
-	flags.Var(&termsFlag[audit.Verdict]{&f.Verdicts, audit.Verdicts()}, "verdict", "only system calls with this verdict: "+names(audit.Verdicts()))
-	flags.Var(&termsFlag[audit.Kind]{&f.Kinds, audit.Kinds()}, "kind", "only events of this kind: "+names(audit.Kinds()))
-	flags.Var(&timeFlag{&f.Since}, "since", "only events from then on: 10m (ago), 2026-01-31T08:00:00Z")
-	flags.Var(&timeFlag{&f.Until}, "until", "only events before then, likewise")
+	flags.Var(&flagvalue.Terms[audit.Verdict]{List: &f.Verdicts, Vocabulary: audit.Verdicts()}, "verdict", "only system calls with this verdict: "+flagvalue.Names(audit.Verdicts()))
+	flags.Var(&flagvalue.Terms[audit.Kind]{List: &f.Kinds, Vocabulary: audit.Kinds()}, "kind", "only events of this kind: "+flagvalue.Names(audit.Kinds()))
+	flags.Var(&flagvalue.Time{T: &f.Since}, "since", "only events from then on: 10m (ago), 2026-01-31T08:00:00Z")
+	flags.Var(&flagvalue.Time{T: &f.Until}, "until", "only events before then, likewise")
 	return cmd
 }
 
 func tail(ctx context.Context, cmd *cobra.Command, dir string, f *query.Filter, lines int, follow, raw bool) error {
 	out := bufio.NewWriter(cmd.OutOrStdout())
-	printer := timeline.Printer{Color: wantsColor(cmd.OutOrStdout())}
+	printer := timeline.Printer{Color: terminal.Color(cmd.OutOrStdout())}
 	var buf []byte
 	var problems int
 	o := query.Options{
@@ -101,14 +103,4 @@ func tail(ctx context.Context, cmd *cobra.Command, dir string, f *query.Filter, 
 		err = fmt.Errorf("%d places of the streams could not be read", problems)
 	}
 	return err
-}
-
-// wantsColor tells whether w is a terminal whose user did not refuse colours (https://no-color.org).
-func wantsColor(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(file.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -9,10 +9,10 @@ import (
 	"io"
 	"os"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/config"
 	"metsuke.dev/metsuke/profile"
 )
@@ -111,8 +111,8 @@ func completeProfiles(cmd *cobra.Command, args []string, _ string) ([]string, co
 }
 
 // addOutputFlag adds -o with the given forms, of which the first is the default.
-func addOutputFlag(cmd *cobra.Command, forms ...string) *enumFlag {
-	f := newEnumFlag(forms[0], forms...)
+func addOutputFlag(cmd *cobra.Command, forms ...string) *flagvalue.Enum {
+	f := flagvalue.NewEnum(forms[0], forms...)
 	cmd.Flags().VarP(f, "output", "o", "form of the output: "+strings.Join(forms, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(forms, cobra.ShellCompDirectiveNoFileComp))
 	return f
@@ -123,17 +123,6 @@ func printJSON(w io.Writer, v any) error {
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
-}
-
-// printTable writes rows under a heading, in columns.
-func printTable(w io.Writer, heading []string, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	for _, row := range append([][]string{heading}, rows...) {
-		if _, err := fmt.Fprintln(t, strings.TrimRight(strings.Join(row, "\t"), "\t")); err != nil {
-			return err
-		}
-	}
-	return t.Flush()
 }
 
 func orDash(s string) string {

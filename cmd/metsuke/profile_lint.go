@@ -31,7 +31,7 @@ Faults end in exit code 1. Warnings name what has no effect or hardly the one th
 			return err
 		}
 		problems, summary := lint(files)
-		if output.value == "json" {
+		if output.Value == "json" {
 			err = printJSON(cmd.OutOrStdout(), problems)
 		} else {
 			err = printProblems(cmd.OutOrStdout(), problems, summary)

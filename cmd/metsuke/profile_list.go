@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/internal/terminal"
 	"metsuke.dev/metsuke/profile"
 )
 
@@ -23,7 +24,7 @@ func newProfileListCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if output.value == "json" {
+		if output.Value == "json" {
 			return printJSON(cmd.OutOrStdout(), newListView(n))
 		}
 		return printList(cmd, n)
@@ -37,7 +38,7 @@ func printList(cmd *cobra.Command, n *node) error {
 		rows = append(rows, []string{p.Name, orDash(strings.Join(p.Extends, ",")), orDash(strings.Join(p.Namespaces, ",")), place(p.Source), orDash(p.Description)})
 	}
 	w := cmd.OutOrStdout()
-	if err := printTable(w, []string{"PROFILE", "EXTENDS", "NAMESPACES", "FROM", "DESCRIPTION"}, rows); err != nil {
+	if err := terminal.Table(w, []string{"PROFILE", "EXTENDS", "NAMESPACES", "FROM", "DESCRIPTION"}, rows); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintln(w); err != nil {
@@ -48,7 +49,7 @@ func printList(cmd *cobra.Command, n *node) error {
 		rows = append(rows, []string{b.Name, strings.Join(b.Namespaces, ","), orDash(b.Default), orDash(strings.Join(b.Allowed, ",")), place(b.Source)})
 	}
 	if len(rows) > 0 {
-		if err := printTable(w, []string{"BINDING", "NAMESPACES", "DEFAULT", "ALLOWED", "FROM"}, rows); err != nil {
+		if err := terminal.Table(w, []string{"BINDING", "NAMESPACES", "DEFAULT", "ALLOWED", "FROM"}, rows); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintln(w); err != nil {

@@ -9,7 +9,9 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/internal/terminal"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/seccomp"
 )
@@ -30,9 +32,9 @@ and the OCI resources.`,
 			natives = append(natives, a.Go)
 		}
 	}
-	arch := newEnumFlag(defaultArch(), natives...)
-	format := newEnumFlag("all", "all", "oci", "bpf")
-	version := newEnumFlag("v2", "v1", "v2")
+	arch := flagvalue.NewEnum(defaultArch(), natives...)
+	format := flagvalue.NewEnum("all", "all", "oci", "bpf")
+	version := flagvalue.NewEnum("v2", "v1", "v2")
 	cmd.Flags().Var(arch, "arch", "architecture: "+strings.Join(natives, ", "))
 	cmd.Flags().Var(format, "format", "oci: OCI JSON; bpf: the filter; all")
 	cmd.Flags().Var(version, "cgroup", "version of cgroups to render the resources for: v1, v2")
@@ -48,15 +50,15 @@ and the OCI resources.`,
 		if r.Passthrough {
 			return fmt.Errorf("profile %s changes nothing, so there is nothing to render", r.Name)
 		}
-		a, err := seccomp.ParseArch(arch.value)
+		a, err := seccomp.ParseArch(arch.Value)
 		if err != nil {
 			return err
 		}
 		v := cgroups.V2
-		if version.value == "v1" {
+		if version.Value == "v1" {
 			v = cgroups.V1
 		}
-		return render(cmd, r, a, v, format.value)
+		return render(cmd, r, a, v, format.Value)
 	}
 	return cmd
 }
@@ -89,27 +91,27 @@ func render(cmd *cobra.Command, r *profile.Resolved, a seccomp.Arch, v cgroups.V
 	if err != nil {
 		return err
 	}
-	p := &printer{w: w}
+	p := &terminal.Printer{W: w}
 	if format != "bpf" {
 		oci, err := newRendering(policy, r.Limits, v)
 		if err != nil {
 			return err
 		}
 		if format == "all" {
-			p.f("# %s on %s, as OCI layers and resources (cgroup %s)\n", r.Name, a.Name(), v)
+			p.F("# %s on %s, as OCI layers and resources (cgroup %s)\n", r.Name, a.Name(), v)
 		}
-		if p.err == nil {
-			p.err = printJSON(w, oci)
+		if p.Err == nil {
+			p.Err = printJSON(w, oci)
 		}
 	}
 	if format != "oci" {
 		filter := program.Filter()
 		if format == "all" {
-			p.f("\n# the filter\n")
+			p.F("\n# the filter\n")
 		}
-		p.f("# %d instructions, sha256 %s\n%s", len(filter), program.Digest(), seccomp.Disassemble(filter))
+		p.F("# %d instructions, sha256 %s\n%s", len(filter), program.Digest(), seccomp.Disassemble(filter))
 	}
-	return p.err
+	return p.Err
 }
 
 func newRendering(policy seccomp.Policy, limits cgroups.Limits, v cgroups.Version) (*rendering, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
+	"metsuke.dev/metsuke/internal/terminal"
 )
 
 func newProfileShowCommand() *cobra.Command {
@@ -31,7 +32,7 @@ func newProfileShowCommand() *cobra.Command {
 			return err
 		}
 		v := newProfileView(r)
-		switch output.value {
+		switch output.Value {
 		case "json":
 			return printJSON(cmd.OutOrStdout(), v)
 		case "yaml":
@@ -71,30 +72,12 @@ func printYAML(w io.Writer, v any) error {
 	return enc.Close()
 }
 
-// A printer writes until its first error.
-type printer struct {
-	w   io.Writer
-	err error
-}
-
-func (p *printer) f(format string, args ...any) {
-	if p.err == nil {
-		_, p.err = fmt.Fprintf(p.w, format, args...)
-	}
-}
-
-func (p *printer) table(heading []string, rows [][]string) {
-	if p.err == nil {
-		p.err = printTable(p.w, heading, rows)
-	}
-}
-
 func (v profileView) print(w io.Writer) error {
-	p := &printer{w: w}
-	p.f("%s\ndigest %s\n", v.Name, v.Digest)
+	p := &terminal.Printer{W: w}
+	p.F("%s\ndigest %s\n", v.Name, v.Digest)
 	if v.Passthrough {
-		p.f("\nChanges nothing and audits nothing.\n")
-		return p.err
+		p.F("\nChanges nothing and audits nothing.\n")
+		return p.Err
 	}
 	rows := [][]string{{"noNewPrivileges", v.NoNewPrivileges.Value, "", from(v.NoNewPrivileges.From)}}
 	for _, l := range v.Limits {
@@ -111,19 +94,20 @@ func (v profileView) print(w io.Writer) error {
 		rows = append(rows, []string{"audit.syscalls", c.Value, "", from(c.From)})
 	}
 	rows = append(rows,
+		[]string{"audit.delivery", v.Audit.Delivery.Value, "", from(v.Audit.Delivery.From)},
 		[]string{"audit.onLoss", v.Audit.OnLoss.Value, "", from(v.Audit.OnLoss.From)},
 		[]string{"audit.stallTimeout", v.Audit.StallTimeout.Value, "", from(v.Audit.StallTimeout.From)})
-	p.f("\n")
-	p.table([]string{"PART", "VALUE", "", "FROM"}, rows)
+	p.F("\n")
+	p.Table([]string{"PART", "VALUE", "", "FROM"}, rows)
 	for _, l := range v.Layers {
-		p.f("\nseccomp of %s: %s by default", l.Name, l.Default)
+		p.F("\nseccomp of %s: %s by default", l.Name, l.Default)
 		if l.DefaultErrno != "" {
-			p.f(" with %s", l.DefaultErrno)
+			p.F(" with %s", l.DefaultErrno)
 		}
 		if len(l.Architectures) > 0 {
-			p.f("; beside the native ABI also %s", strings.Join(l.Architectures, ", "))
+			p.F("; beside the native ABI also %s", strings.Join(l.Architectures, ", "))
 		}
-		p.f("\n")
+		p.F("\n")
 		if len(l.Rules) == 0 {
 			continue
 		}
@@ -135,9 +119,9 @@ func (v profileView) print(w io.Writer) error {
 			}
 			rows = append(rows, []string{r.Action, r.ID, orDash(r.Errno), fmt.Sprintf("%s:%d", r.From.File, r.From.Line), calls})
 		}
-		p.table([]string{"ACTION", "RULE", "ERROR", "FROM", "CALLS"}, rows)
+		p.Table([]string{"ACTION", "RULE", "ERROR", "FROM", "CALLS"}, rows)
 	}
-	return p.err
+	return p.Err
 }
 
 func from(sources []fromView) string {

@@ -27,7 +27,7 @@ func cli(in string, args ...string) (code int, out, errs string) {
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()
-	file = filepath.Join("testdata/profile", file)
+	file = filepath.Join("testdata", file)
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -86,7 +86,7 @@ func TestProfileGolden(t *testing.T) {
 			if code != c.code || errs != "" {
 				t.Errorf("exit code %d, want %d; stderr: %s", code, c.code, errs)
 			}
-			golden(t, c.file, out)
+			golden(t, "profile/"+c.file, out)
 			switch filepath.Ext(c.file) {
 			case ".json":
 				if !json.Valid([]byte(out)) {

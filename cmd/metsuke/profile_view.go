@@ -72,6 +72,7 @@ type limitView struct {
 type auditView struct {
 	Classes      []valueView `json:"classes"`
 	Syscalls     []valueView `json:"syscalls,omitempty"`
+	Delivery     valueView   `json:"delivery"`
 	OnLoss       valueView   `json:"onLoss"`
 	StallTimeout valueView   `json:"stallTimeout"`
 }
@@ -98,7 +99,9 @@ func newProfileView(r *profile.Resolved) profileView {
 		Name: r.Name, Digest: r.Digest, Passthrough: r.Passthrough, Profiles: newFromViews(p.Profiles),
 		NoNewPrivileges: one(string(r.NoNewPrivileges), p.NoNewPrivileges),
 		Layers:          []layerView{}, Limits: []limitView{},
-		Audit: auditView{Classes: []valueView{}, OnLoss: one(string(r.OnLoss), p.OnLoss)},
+		Audit: auditView{
+			Classes: []valueView{}, Delivery: one(string(r.Delivery), p.Delivery), OnLoss: one(string(r.OnLoss), p.OnLoss),
+		},
 	}
 	for i := range r.Layers {
 		v.Layers = append(v.Layers, newLayerView(&r.Layers[i], p.Rules))

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/internal/terminal"
 	"metsuke.dev/metsuke/profile"
 )
 
@@ -29,22 +30,22 @@ func newProfileVocabularyCommand() *cobra.Command {
 		if len(args) > 0 {
 			tables = named(args)
 		}
-		if output.value == "json" {
+		if output.Value == "json" {
 			return printJSON(cmd.OutOrStdout(), newTableViews(tables))
 		}
-		p := &printer{w: cmd.OutOrStdout()}
+		p := &terminal.Printer{W: cmd.OutOrStdout()}
 		for i, t := range tables {
 			if i > 0 {
-				p.f("\n")
+				p.F("\n")
 			}
-			p.f("%s\n", t.Title)
+			p.F("%s\n", t.Title)
 			heading := make([]string, len(t.Columns))
 			for i, c := range t.Columns {
 				heading[i] = strings.ToUpper(c)
 			}
-			p.table(heading, t.Rows)
+			p.Table(heading, t.Rows)
 		}
-		return p.err
+		return p.Err
 	}
 	return cmd
 }

@@ -15,6 +15,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
+	exitDiffers = 3 // a node is not, or not yet, as it should be
 )
 
 // A usageError is a mistake in how a command was called.
@@ -41,6 +42,8 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(errs, "metsuke: %v\nSee '%s --help'.\n", err, usage.command)
 		return exitUsage
+	case errors.Is(err, errDiffers):
+		return exitDiffers
 	case errors.Is(err, errReported):
 	default:
 		fmt.Fprintf(errs, "metsuke: %v\n", err)
@@ -48,15 +51,18 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	return exitFailure
 }
 
+// errDiffers is returned by a command that has said how a node differs from what it should be.
+var errDiffers = errors.New("differs")
+
 // errReported is returned by a command that has already printed what went wrong.
 var errReported = errors.New("reported")
 
 func newRootCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "metsuke",
-		Short: "Profiles and audit streams of containers under Metsuke",
-		Long: `metsuke checks and shows the profiles that containers run under, and reads the
-audit streams that they leave.
+		Short: "What runs under Metsuke on this node, its profiles and its audit streams, and the node itself",
+		Long: `metsuke shows what runs under Metsuke on this node, checks and shows the profiles that
+containers run under, reads the audit streams that they leave, and puts Metsuke on a node.
 
 It exits with 0, with 1 if something is wrong, and with 2 if it was called wrongly.`,
 		SilenceErrors: true,
@@ -65,7 +71,8 @@ It exits with 0, with 1 if something is wrong, and with 2 if it was called wrong
 	group(cmd)
 	// Subcommands inherit it; arguments that are refused take the same way.
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
-	cmd.AddCommand(newProfileCommand(), newAuditCommand(), newVersionCommand(), newManCommand())
+	cmd.AddCommand(newPsCommand(), newInspectCommand(), newProfileCommand(), newAuditCommand(), newNodeCommand(), newDoctorCommand(),
+		newControllerCommand(), newVersionCommand(), newManCommand())
 	return cmd
 }
 

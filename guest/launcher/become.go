@@ -93,13 +93,12 @@ func report() {
 		futexWaitInSyscall(&ready, 0)
 	}
 	wait(func() bool { return isOpen(job.listener) })
-	sent := sendListener(job.conn, job.listener)
+	if !sendListener(job.conn, job.listener) || !awaitArmed(job.conn) {
+		syscall.Exit(exitFailed) // the supervisor is gone, or has given us up
+	}
 	// With a descriptor of ours open, the kernel would not fail pending calls once the supervisor
 	// is gone.
 	syscall.Close(job.listener)
-	if !sent || !awaitArmed(job.conn) {
-		syscall.Exit(exitFailed) // the supervisor is gone, or has given us up
-	}
 	armed.Store(1)
 	futexWake(&armed)
 	wait(func() bool { return failed.Load() != 0 })
@@ -136,7 +135,9 @@ func awaitArmed(conn int) bool {
 	return err == nil && t == plan.TypeArmed
 }
 
-// sendListener sends fd with an empty frame.
+// sendListener sends fd with an empty frame. The kernel counts the descriptors that are on their way from all processes of a
+// user, on the whole node, and refuses more than RLIMIT_NOFILE of whoever sends one without being privileged (net/core/scm.c,
+// too_many_unix_fds). So that nobody keeps others' launchers out by that, the supervisor may also fetch it by its number.
 func sendListener(conn, fd int) bool {
 	frame := plan.AppendHeader(nil, plan.TypeListener, 0)
 	err := retry(func() error {
@@ -146,5 +147,8 @@ func sendListener(conn, fd int) bool {
 		}
 		return err
 	})
+	if err == syscall.ETOOMANYREFS { //nolint:errorlint // see retry
+		return send(conn, plan.AppendListenerAt(nil, fd))
+	}
 	return err == nil
 }

@@ -191,6 +191,7 @@ func (r *run) arm(t testing.TB, refuse map[int]syscall.Errno) (*launchtest.Conti
 	if err != nil {
 		return nil, err
 	}
+	defer l.Close()
 	c := launchtest.Continue(t, l.Listener, refuse)
 	return c, l.Arm(deadline(t))
 }

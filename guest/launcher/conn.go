@@ -9,29 +9,39 @@ import (
 )
 
 // dial connects to the supervisor. Without one there is nobody to tell but the container's stderr.
-func dial() (conn int) {
+func dial(socket string) (conn int) {
 	conn, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err == nil {
 		limit := syscall.Timeval{Sec: plan.MaxWait}
 		_ = syscall.SetsockoptTimeval(conn, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &limit)
 		_ = syscall.SetsockoptTimeval(conn, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit)
-		err = retry(func() error {
-			return syscall.Connect(conn, &syscall.SockaddrUnix{Name: Socket})
-		})
+		err = connect(conn, socket, plan.MaxWait*1e9)
 	}
 	if err != nil {
-		usage("run: connect " + Socket + ": " + err.Error())
+		usage("run: connect " + socket + ": " + err.Error())
 	}
 	return conn
 }
 
-// fetch presents the token and returns the plan. A supervisor that hangs up has refused us, or is
-// gone: it knows, so there is nothing to tell it.
-func fetch(conn int, token string) *plan.Plan {
-	hello, err := plan.Hello{Token: token}.Append(nil)
-	if err != nil {
-		usage("run: " + err.Error())
+// connect waits for up to limit nanoseconds for a supervisor that does not listen yet: one that runs in the container
+// itself is started after the container's first process.
+func connect(conn int, path string, limit int64) error {
+	pause := int64(pauseLeast)
+	for waited := int64(0); ; waited += pause {
+		err := retry(func() error {
+			return syscall.Connect(conn, &syscall.SockaddrUnix{Name: path})
+		})
+		if err != syscall.ENOENT && err != syscall.ECONNREFUSED || waited >= limit { //nolint:errorlint // see retry
+			return err
+		}
+		sleep(pause)
+		pause = min(pause*5/4, pauseMost)
 	}
+}
+
+// fetch says hello and returns the plan. A supervisor that hangs up has refused us, or is
+// gone: it knows, so there is nothing to tell it.
+func fetch(conn int, hello []byte) *plan.Plan {
 	if !send(conn, hello) {
 		syscall.Exit(exitFailed)
 	}
@@ -84,9 +94,13 @@ func receive(conn int, b []byte) bool {
 	return true
 }
 
-// fail reports a failure and exits. Only a thread without the filter may call it.
+// fail reports a failure and exits once the supervisor hangs up: the end of a container's first process is the end of a
+// supervisor in the same container, which must be able to pass the report on. Only a thread without the filter may call
+// it.
 func fail(conn int, stage plan.Stage, errno syscall.Errno, arg string) {
-	send(conn, plan.Failure{Stage: stage, Errno: uint16(errno), Arg: arg}.Append(nil))
+	if send(conn, plan.Failure{Stage: stage, Errno: uint16(errno), Arg: arg}.Append(nil)) {
+		receive(conn, make([]byte, 1))
+	}
 	syscall.Exit(exitFailed)
 }
 

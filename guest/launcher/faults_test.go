@@ -80,6 +80,11 @@ func TestSupervisorGone(t *testing.T) {
 			}
 			l.Listener.Close()
 			err = l.Arm(deadline(t))
+			l.Close()
+			if name == "all notified" && (err == nil || errors.Is(err, rendezvous.ErrDied)) { // a nudge (see never) before its report
+				r.never(t, 128+int(unix.SIGTRAP))
+				return
+			}
 			if failure, ok := errors.AsType[*rendezvous.ExecError](err); !ok || failure.Stage != plan.StageExec || failure.Errno != unix.ENOSYS {
 				t.Errorf("Arm: %v, want ENOSYS from exec", err)
 			}
@@ -110,11 +115,104 @@ func TestNoSupervisor(t *testing.T) {
 	if _, err := b.rv.Expect(rendezvous.Spec{Token: "x", Plan: &plan.Plan{Filter: launchtest.NotifyFilter()}}); !errors.Is(err, rendezvous.ErrClosed) {
 		t.Errorf("Expect after Close: %v", err)
 	}
+	// Another's socket, which no waiting makes ours.
+	write(t, b.root+"/.metsuke/sock", "", 0o600)
 	cmd := exec.Command("/.metsuke/guest", "run", "token", "--", "probe")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: b.root}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: b.root, Credential: &syscall.Credential{Uid: 4242, Gid: 4242}}
 	out, _ := cmd.CombinedOutput()
-	if want := "metsuke-guest: run: connect /.metsuke/sock: no such file or directory\n"; string(out) != want || cmd.ProcessState.ExitCode() != 125 {
+	if want := "metsuke-guest: run: connect /.metsuke/sock: permission denied\n"; string(out) != want || cmd.ProcessState.ExitCode() != 125 {
 		t.Errorf("exit status %d, output %q, want %q", cmd.ProcessState.ExitCode(), out, want)
+	}
+}
+
+// TestLateSupervisor is the order in a container that has its supervisor inside: the launcher is there first.
+func TestLateSupervisor(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, path string){
+		"no socket": func(*testing.T, string) {},
+		"a socket that nobody listens at": func(t *testing.T, path string) {
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), os.Chmod(path, 0o666)); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBox(t)
+			if err := b.rv.Close(); err != nil {
+				t.Fatal(err)
+			}
+			before(t, b.root+"/.metsuke/sock")
+			const token = "token"
+			cmd := exec.Command("/.metsuke/guest", "run", token, "--", "probe")
+			cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: b.root}
+			cmd.Env = []string{"PATH=/bin"}
+			var out output
+			cmd.Stdout, cmd.Stderr = &out, &out
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer cmd.Process.Kill()
+			time.Sleep(100 * time.Millisecond)
+			rv, err := rendezvous.ListenInside(b.root+"/.metsuke/sock", b.helper) // it may connect before it is expected
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer rv.Close()
+			pending, err := rv.Expect(rendezvous.Spec{Token: token, Plan: &plan.Plan{Filter: launchtest.NotifyFilter()}, Helper: b.helper})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := &run{cmd: cmd, pending: pending}
+			if _, err := r.arm(t, nil); err != nil {
+				t.Fatalf("%v; the launcher says %q", err, out.String())
+			}
+		})
+	}
+}
+
+// TestDescriptorsAreHoarded has a process of the launcher's user keep so many descriptors on their way that the kernel lets nobody
+// of that user send one who is not privileged: on a node, root of one container keeps those of all others from starting.
+func TestDescriptorsAreHoarded(t *testing.T) {
+	const user, limit = 4243, 64
+	b := newBox(t)
+	hoarder := exec.Command("/bin/probe", "hoard", "500")
+	hoarder.SysProcAttr = &syscall.SysProcAttr{Chroot: b.root, Credential: &syscall.Credential{Uid: user, Gid: user}}
+	var said output
+	hoarder.Stdout = &said
+	stdin, err := hoarder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := hoarder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		stdin.Close()
+		if err := hoarder.Wait(); err != nil {
+			t.Errorf("%v: %s", err, &said)
+		}
+	}()
+	for end := time.Now().Add(20 * time.Second); said.String() != "hoarded\n"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("hoarder says %q", &said)
+		}
+	}
+	p := &plan.Plan{
+		Filter: launchtest.NotifyFilter(), NoNewPrivs: true,
+		Rlimits: []plan.Rlimit{{Resource: unix.RLIMIT_NOFILE, Cur: limit, Max: limit}},
+	}
+	r := b.start(t, p, []string{"probe"}, func(c *exec.Cmd) {
+		c.SysProcAttr.Credential = &syscall.Credential{Uid: user, Gid: user}
+	})
+	if _, err := r.arm(t, nil); err != nil {
+		t.Fatal(err)
+	}
+	if status := r.wait(t); status != 0 {
+		t.Errorf("exit status %d: %s", status, &r.stderr)
 	}
 }
 

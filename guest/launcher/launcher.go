@@ -24,8 +24,8 @@ import (
 	"metsuke.dev/metsuke/guest/plan"
 )
 
-// Socket is where the launcher finds the supervisor.
-const Socket = "/.metsuke/sock"
+// socket is the name of the supervisor's socket, which is beside the helper.
+const socket = "sock"
 
 // exitFailed is the exit status if the workload did not come to run; runc's own is the same.
 const exitFailed = 255
@@ -50,21 +50,26 @@ func Main(args []string) {
 	if len(args) < 3 || args[1] != "--" {
 		usage("run: want TOKEN -- ARGUMENTS")
 	}
-	token, argv := args[0], args[2:]
+	hello, err := plan.Hello{Token: args[0]}.Append(nil)
+	if err != nil {
+		usage("run: " + err.Error())
+	}
+	argv := args[2:]
 	startReporter()
-	conn := dial()
-	p := fetch(conn, token)
+	conn := dial(path.Dir(runtimeArgs()[0]) + "/" + socket)
+	p := fetch(conn, hello)
+	apply(conn, p)
 	env := plan.MergeEnv(environ(), p.Env)
-	file := lookPath(conn, argv[0], env)
+	file := lookPath(conn, argv[0], env) // with the capabilities that the plan leaves
 	target, err := newExecTarget(file, argv, env)
 	if err != nil {
 		fail(conn, plan.StageExecutable, syscall.EINVAL, argv[0])
 	}
-	apply(conn, p)
 	become(conn, p, target)
 }
 
-// apply does what the plan asks for ahead of the filter.
+// apply does what the plan asks for ahead of the filter. The order counts: raising a resource limit and lowering the OOM
+// score take CAP_SYS_RESOURCE.
 func apply(conn int, p *plan.Plan) {
 	if p.OOMScoreAdj != nil {
 		if errno := writeOOMScoreAdj(*p.OOMScoreAdj); errno != 0 {

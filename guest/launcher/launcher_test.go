@@ -151,17 +151,17 @@ func TestKernelWithoutWaitKillable(t *testing.T) {
 	}
 }
 
-// TestHelperIsSmall bounds what every container pays for: bytes, and packages that have to be
-// initialised.
+// TestHelperIsSmall bounds what every container pays for: the helper's bytes, which Kata copies into
+// guests (3.5 MB is what gets through its channel with room to spare), and the launcher's packages.
 func TestHelperIsSmall(t *testing.T) {
 	st, err := os.Stat(helperPath)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if st.Size() >= 1_600_000 {
-		t.Errorf("the helper has %d bytes, want less than 1.6 million", st.Size())
+	if st.Size() >= 3_500_000 {
+		t.Errorf("the helper has %d bytes, want less than 3.5 million", st.Size())
 	}
-	out, err := exec.Command("go", "list", "-deps", launchtest.HelperPackage).Output()
+	out, err := exec.Command("go", "list", "-deps", "metsuke.dev/metsuke/guest/launcher").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,9 +170,9 @@ func TestHelperIsSmall(t *testing.T) {
 		"errors": true, "iter": true, "slices": true, "cmp": true, "unicode/utf8": true, "math/bits": true,
 	}
 	for pkg := range strings.FieldsSeq(string(out)) {
-		own := strings.HasPrefix(pkg, "metsuke.dev/metsuke/guest/") || pkg == launchtest.HelperPackage
+		own := strings.HasPrefix(pkg, "metsuke.dev/metsuke/guest/")
 		if !own && !allowed[pkg] && !strings.HasPrefix(pkg, "internal/") {
-			t.Errorf("the helper imports %s: it pays for it in every container", pkg)
+			t.Errorf("the launcher imports %s: it pays for it in every container", pkg)
 		}
 	}
 }

@@ -83,6 +83,33 @@ func TestExecutableNotToBeRun(t *testing.T) {
 	}
 }
 
+// TestOwnCapabilitiesOpenNothing: what the launcher was given to read files with is not the workload's.
+func TestOwnCapabilitiesOpenNothing(t *testing.T) {
+	b := newBox(t)
+	write(t, b.root+"/bin/roots", "#!/bin/probe\n", 0o700)
+	const dacOverride = 1
+	for name, test := range map[string]struct {
+		effective uint64
+		text      string
+	}{
+		"the launcher's alone": {0, `"/bin/roots": permission denied`},
+		"the workload's too":   {1 << dacOverride, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := &plan.Plan{Filter: launchtest.NotifyFilter(), Caps: &plan.Caps{Bounding: capBounding(t), Effective: test.effective}}
+			r := b.start(t, p, []string{"/bin/roots"}, func(c *exec.Cmd) {
+				c.SysProcAttr.Credential = &syscall.Credential{Uid: 4242, Gid: 4242}
+				c.SysProcAttr.AmbientCaps = []uintptr{dacOverride, unix.CAP_SETPCAP, unix.CAP_SYS_ADMIN}
+			})
+			_, err := r.arm(t, nil)
+			if test.text == "" && err != nil || test.text != "" && (err == nil || !strings.HasSuffix(err.Error(), test.text)) {
+				t.Errorf("got %v, want %q", err, test.text)
+			}
+			r.wait(t)
+		})
+	}
+}
+
 // TestExecFailsLate covers what only execve finds out: runc's Start has succeeded then.
 func TestExecFailsLate(t *testing.T) {
 	b := newBox(t)

@@ -19,6 +19,7 @@ const (
 	prCapAmbientDrop = 3 // PR_CAP_AMBIENT_LOWER
 
 	capVersion3 = 0x20080522 // <linux/capability.h>
+	capSysAdmin = 21
 
 	seccompSetModeFilter = 1 // <linux/seccomp.h>
 	filterNewListener    = 1 << 3
@@ -38,9 +39,9 @@ func prctl(option, arg uintptr) syscall.Errno {
 	return errno
 }
 
-// lowerCaps lowers the calling thread's ambient, bounding and inheritable sets. Permitted and
-// effective stay as they are, for loading the filter may need CAP_SYS_ADMIN; execve computes them
-// anew from the three.
+// lowerCaps lowers the calling thread's ambient, bounding, inheritable and effective sets. Effective
+// keeps CAP_SYS_ADMIN, which loading the filter may need. Permitted stays as it is, for it guards us
+// (CAP_SYS_PTRACE); execve computes it and effective anew from the first three.
 func lowerCaps(want plan.Caps) syscall.Errno {
 	for c := range uintptr(64) {
 		if want.Ambient&(1<<c) != 0 {
@@ -78,6 +79,9 @@ func lowerCaps(want plan.Caps) syscall.Errno {
 	}
 	sets[0].inheritable &= uint32(want.Inheritable)
 	sets[1].inheritable &= uint32(want.Inheritable >> 32)
+	effective := want.Effective | 1<<capSysAdmin
+	sets[0].effective &= uint32(effective)
+	sets[1].effective &= uint32(effective >> 32)
 	_, _, errno = syscall.RawSyscall(syscall.SYS_CAPSET,
 		uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&sets)), 0)
 	return errno

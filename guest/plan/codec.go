@@ -35,6 +35,7 @@ func (p *Plan) Append(dst []byte) ([]byte, error) {
 		dst = appendU64(dst, p.Caps.Bounding)
 		dst = appendU64(dst, p.Caps.Inheritable)
 		dst = appendU64(dst, p.Caps.Ambient)
+		dst = appendU64(dst, p.Caps.Effective)
 	}
 	if p.OOMScoreAdj != nil {
 		dst = appendU32(dst, uint32(int32(*p.OOMScoreAdj)))
@@ -113,7 +114,7 @@ func DecodePlan(body []byte) (*Plan, error) {
 		d.fail(ErrValue)
 	}
 	if bits&hasCaps != 0 {
-		p.Caps = &Caps{Bounding: d.u64(), Inheritable: d.u64(), Ambient: d.u64()}
+		p.Caps = &Caps{Bounding: d.u64(), Inheritable: d.u64(), Ambient: d.u64(), Effective: d.u64()}
 	}
 	p.NoNewPrivs = bits&hasNoNewPrivs != 0
 	if bits&hasOOMScoreAdj != 0 {

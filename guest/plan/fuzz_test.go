@@ -25,6 +25,7 @@ func FuzzFrame(f *testing.F) {
 	f.Add(Failure{Stage: StageStat, Errno: 2, Arg: "/bin/x"}.Append(nil))
 	f.Add(AppendHeader(nil, TypeArmed, 0))
 	f.Add(AppendHeader(nil, TypeListener, 0))
+	f.Add(AppendListenerAt(nil, 9))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		typ, n, err := ParseHeader(frame)
 		if err != nil || len(frame) != HeaderSize+n {
@@ -56,6 +57,12 @@ func FuzzFrame(f *testing.F) {
 				return
 			}
 			again = failure.Append(nil)
+		case TypeListenerAt:
+			fd, err := DecodeListenerAt(body)
+			if err != nil {
+				return
+			}
+			again = AppendListenerAt(nil, fd)
 		default:
 			again = AppendHeader(nil, typ, n)
 		}

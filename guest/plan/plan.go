@@ -22,7 +22,7 @@ package plan
 
 // Version is the version of the wire form. Both ends come from one build of Metsuke, so a
 // different version is refused, never translated.
-const Version = 1
+const Version = 2
 
 // HeaderSize is the number of bytes before each body: "MT", version, type, body length (uint32).
 const HeaderSize = 8
@@ -80,6 +80,8 @@ const (
 	TypeListener Type = 3 // launcher to supervisor, with one descriptor attached
 	TypeArmed    Type = 4 // supervisor to launcher
 	TypeFailure  Type = 5 // launcher to supervisor
+
+	TypeListenerAt Type = 6 // launcher to supervisor, instead of TypeListener
 )
 
 // bounds gives the least and the greatest body of each type.
@@ -91,6 +93,8 @@ func (t Type) bounds() (least, most int, ok bool) {
 		return InsnSize, maxPlan, true
 	case TypeListener, TypeArmed:
 		return 0, 0, true
+	case TypeListenerAt:
+		return 4, 4, true
 	case TypeFailure:
 		return 7, maxFailure, true
 	}
@@ -124,6 +128,24 @@ func ParseHeader(b []byte) (Type, int, error) {
 // AppendHeader appends a header to dst. It is a whole frame for TypeListener and TypeArmed.
 func AppendHeader(dst []byte, t Type, size int) []byte {
 	return appendU32(append(dst, 'M', 'T', Version, byte(t)), uint32(size))
+}
+
+// AppendListenerAt appends a TypeListenerAt frame: the number that the listener has in the launcher, for a supervisor that
+// fetches it from there.
+func AppendListenerAt(dst []byte, fd int) []byte {
+	return appendU32(AppendHeader(dst, TypeListenerAt, 4), uint32(fd))
+}
+
+// DecodeListenerAt decodes the body of a TypeListenerAt frame.
+func DecodeListenerAt(body []byte) (fd int, err error) {
+	if len(body) != 4 {
+		return 0, ErrSize
+	}
+	n := uint32(body[0]) | uint32(body[1])<<8 | uint32(body[2])<<16 | uint32(body[3])<<24
+	if n > 1<<30 { // more than a process has (fs.nr_open)
+		return 0, ErrValue
+	}
+	return int(n), nil
 }
 
 // Hello is the launcher's first message.
@@ -180,6 +202,9 @@ type Plan struct {
 // ever lowers its sets to these; permitted and effective follow from them at execve.
 type Caps struct {
 	Bounding, Inheritable, Ambient uint64
+	// Effective is what the executable is looked up and execed with, so that what the launcher got for its own work
+	// opens no file to the workload. Until then it has CAP_SYS_ADMIN beside it, for the filter.
+	Effective uint64
 }
 
 // EnvVar is a variable that the launcher puts back.

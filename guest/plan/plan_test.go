@@ -28,7 +28,7 @@ var plans = map[string]Plan{
 	"most": {
 		Filter:      insns(MaxInsns),
 		FilterFlags: FlagLog | FlagSpecAllow,
-		Caps:        &Caps{Bounding: ^uint64(0), Inheritable: 1, Ambient: 1 << 40},
+		Caps:        &Caps{Bounding: ^uint64(0), Inheritable: 1, Ambient: 1 << 40, Effective: 1 << 21},
 		NoNewPrivs:  true,
 		OOMScoreAdj: ptr(-1000),
 		Rlimits:     []Rlimit{{7, 1024, 4096}, {15, ^uint64(0), ^uint64(0)}},
@@ -154,18 +154,19 @@ func TestHeaderIsStrict(t *testing.T) {
 		head []byte
 		want error
 	}{
-		"short":                  {header("MT", 1, 4, 0)[:7], ErrTruncated},
-		"other protocol":         {header("GE", 1, 4, 0), ErrMagic},
-		"other version":          {header("MT", 2, 4, 0), ErrVersion},
-		"type 0":                 {header("MT", 1, 0, 0), ErrType},
-		"type 6":                 {header("MT", 1, 6, 0), ErrType},
-		"empty token":            {header("MT", 1, byte(TypeHello), 0), ErrSize},
-		"long token":             {header("MT", 1, byte(TypeHello), MaxToken+1), ErrSize},
-		"armed with a body":      {header("MT", 1, byte(TypeArmed), 1), ErrSize},
-		"listener with a body":   {header("MT", 1, byte(TypeListener), 1), ErrSize},
-		"plan of 4 GiB":          {header("MT", 1, byte(TypePlan), 1<<32-1), ErrSize},
-		"failure of 2 GiB":       {header("MT", 1, byte(TypeFailure), 1<<31), ErrSize},
-		"failure without a body": {header("MT", 1, byte(TypeFailure), 0), ErrSize},
+		"short":                  {header("MT", Version, 4, 0)[:7], ErrTruncated},
+		"other protocol":         {header("GE", Version, 4, 0), ErrMagic},
+		"other version":          {header("MT", Version+1, 4, 0), ErrVersion},
+		"type 0":                 {header("MT", Version, 0, 0), ErrType},
+		"type 7":                 {header("MT", Version, 7, 0), ErrType},
+		"empty token":            {header("MT", Version, byte(TypeHello), 0), ErrSize},
+		"long token":             {header("MT", Version, byte(TypeHello), MaxToken+1), ErrSize},
+		"armed with a body":      {header("MT", Version, byte(TypeArmed), 1), ErrSize},
+		"listener with a body":   {header("MT", Version, byte(TypeListener), 1), ErrSize},
+		"half a number":          {header("MT", Version, byte(TypeListenerAt), 2), ErrSize},
+		"plan of 4 GiB":          {header("MT", Version, byte(TypePlan), 1<<32-1), ErrSize},
+		"failure of 2 GiB":       {header("MT", Version, byte(TypeFailure), 1<<31), ErrSize},
+		"failure without a body": {header("MT", Version, byte(TypeFailure), 0), ErrSize},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -173,6 +174,23 @@ func TestHeaderIsStrict(t *testing.T) {
 				t.Errorf("got %v, want %v", err, test.want)
 			}
 		})
+	}
+}
+
+func TestListenerAt(t *testing.T) {
+	for _, fd := range []int{0, 9, 1 << 30} {
+		frame := AppendListenerAt(nil, fd)
+		if typ, n, err := ParseHeader(frame); err != nil || typ != TypeListenerAt || n != len(frame)-HeaderSize {
+			t.Errorf("%d: type %d, %d bytes, %v", fd, typ, n, err)
+		}
+		if got, err := DecodeListenerAt(frame[HeaderSize:]); err != nil || got != fd {
+			t.Errorf("sent %d, got %d, %v", fd, got, err)
+		}
+	}
+	for _, body := range [][]byte{nil, {1, 0, 0}, {1, 0, 0, 0, 0}, {0xff, 0xff, 0xff, 0xff}, {1, 0, 0, 0x40}} {
+		if fd, err := DecodeListenerAt(body); err == nil {
+			t.Errorf("%x is taken for %d", body, fd)
+		}
 	}
 }
 

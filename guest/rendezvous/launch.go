@@ -23,8 +23,8 @@ type Launch struct {
 }
 
 // Arm lets the launcher become the workload, and waits until it has. Somebody must be serving
-// the Listener already: execve itself is notified. Arm closes the connection, whatever it returns,
-// and never the Listener.
+// the Listener already: execve itself is notified. Arm never closes the Listener. It closes the connection, unless it
+// returns an *ExecError: the launcher then waits for Close.
 //
 // Nil means that the launcher's connection ended as an execve ends it. A launcher that is killed
 // in the instant after it was armed looks the same, as does a workload whose interpreter is missing
@@ -33,8 +33,12 @@ type Launch struct {
 //
 // Errors: *ExecError if execve was refused; ErrDied if the launcher was gone already; ctx's error.
 // After an error the caller kills the process.
-func (l *Launch) Arm(ctx context.Context) error {
-	defer l.peer.close()
+func (l *Launch) Arm(ctx context.Context) (err error) {
+	defer func() {
+		if _, told := errors.AsType[*ExecError](err); !told {
+			l.peer.close()
+		}
+	}()
 	stop := context.AfterFunc(ctx, func() {
 		l.peer.conn.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // fails only if closed
 	})
@@ -55,7 +59,7 @@ func (l *Launch) Arm(ctx context.Context) error {
 }
 
 // Close gives a launch up that is not to be armed: the launcher exits without running the workload.
-// It does not close the Listener. After Arm it does nothing.
+// It does not close the Listener.
 func (l *Launch) Close() { l.peer.close() }
 
 // ExecError is a launcher's own account of why it did not become the workload.

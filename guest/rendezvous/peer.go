@@ -22,12 +22,19 @@ var errProtocol = errors.New("launcher broke the protocol")
 // listenerLink is what /proc/self/fd shows for a seccomp listener (kernel/seccomp.c, init_listener).
 const listenerLink = "anon_inode:seccomp notify"
 
+// maxGroups bounds the supplementary groups of a launcher inside. A process may have 65536, and the kernel takes tens of
+// milliseconds then to write /proc/<pid>/status.
+const maxGroups = 1024
+
 // peer is a process at the other end of a connection.
 type peer struct {
 	conn   *net.UnixConn
 	pid    int
 	pidfd  int
+	groups int // how many supplementary groups it had when it connected
 	closed sync.Once
+
+	expired bool // it has waited for long enough to be expected; guarded by Rendezvous.mu
 }
 
 // newPeer identifies the process that connected.
@@ -48,6 +55,9 @@ func newPeer(conn *net.UnixConn) (*peer, error) {
 			return
 		}
 		s.pid = int(cred.Pid)
+		if s.groups, opErr = peerGroups(fd); opErr != nil {
+			return
+		}
 		// The process that connected, even if its pid has been reused (Linux 6.5).
 		s.pidfd, opErr = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_PEERPIDFD)
 		if errors.Is(opErr, unix.ENOPROTOOPT) {
@@ -75,6 +85,31 @@ func (s *peer) runs(id FileID) bool {
 	}
 	exe, err := IdentifyFile("/proc/" + strconv.Itoa(s.pid) + "/exe")
 	return err == nil && exe == id
+}
+
+// unfiltered says whether the process stands under no seccomp filter. It is the peer only if that is alive afterwards.
+func (s *peer) unfiltered() bool {
+	if s.groups > maxGroups {
+		return false
+	}
+	status, err := ReadStatus(s.pid)
+	return err == nil && status.Seccomp == unix.SECCOMP_MODE_DISABLED
+}
+
+// launcher returns a descriptor of the process, for awaitExit, if it runs the helper; else nil.
+func (s *peer) launcher(helper FileID) *os.File {
+	if !s.runs(helper) {
+		return nil
+	}
+	process, err := openProcess(s.pid)
+	if err != nil {
+		return nil
+	}
+	if !s.alive() { // what was looked at by its pid, here and in unfiltered, may have been another's
+		process.Close()
+		return nil
+	}
+	return process
 }
 
 // close ends the connection and forgets the process.
@@ -139,6 +174,12 @@ func (s *peer) readOutcome(exec bool) outcome {
 		return outcome{err: fmt.Errorf("%w: %w", errProtocol, err)}
 	case t == plan.TypeFailure:
 		return outcome{err: s.readFailure(size, exec)}
+	case t == plan.TypeListenerAt && len(fds) == 0:
+		fd, err := s.fetchListener(size)
+		if err != nil {
+			return outcome{err: err}
+		}
+		fds = append(fds, fd)
 	case t != plan.TypeListener || len(fds) != 1:
 		return outcome{err: fmt.Errorf("%w: frame of type %d with %d descriptors", errProtocol, t, len(fds))}
 	}
@@ -149,6 +190,24 @@ func (s *peer) readOutcome(exec bool) outcome {
 	f := os.NewFile(uintptr(fds[0]), listenerLink)
 	fds = nil
 	return outcome{listener: f}
+}
+
+// fetchListener takes a copy of a descriptor of the peer's, where the kernel does not let it send one (pidfd_getfd(2), Linux 5.6;
+// it takes CAP_SYS_PTRACE).
+func (s *peer) fetchListener(size int) (int, error) {
+	body := make([]byte, size)
+	if err := s.readFull(body); err != nil {
+		return -1, readError(err)
+	}
+	number, err := plan.DecodeListenerAt(body)
+	if err != nil {
+		return -1, fmt.Errorf("%w: %w", errProtocol, err)
+	}
+	fd, err := unix.PidfdGetfd(s.pidfd, number, 0)
+	if err != nil {
+		return -1, fmt.Errorf("%w: fetch descriptor %d of process %d: %w", errProtocol, number, s.pid, err)
+	}
+	return fd, nil
 }
 
 // readFailure reads the body of a failure.

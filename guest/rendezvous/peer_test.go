@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +29,12 @@ import (
 // that is not the test's.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("METSUKE_TEST_CONNECT"); path != "" {
+		if os.Getenv("METSUKE_TEST_FILTER") != "" {
+			if err := launchtest.FilterSelf(); err != nil {
+				fmt.Println(err)
+				return
+			}
+		}
 		impostor(path)
 		return
 	}
@@ -73,11 +80,18 @@ type process struct {
 	out *bufio.Reader
 }
 
-// connect starts a process that connects to path.
-func connect(t testing.TB, path string) *process {
+// connect starts a process that connects to path. env is added to its environment.
+func connect(t testing.TB, path string, env ...string) *process {
+	t.Helper()
+	return connectAs(t, path, nil, env...)
+}
+
+// connectAs is connect as another user.
+func connectAs(t testing.TB, path string, user *syscall.Credential, env ...string) *process {
 	t.Helper()
 	p := &process{cmd: exec.Command("/proc/self/exe")}
-	p.cmd.Env = append(os.Environ(), "METSUKE_TEST_CONNECT="+path)
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
+	p.cmd.Env = append(append(os.Environ(), "METSUKE_TEST_CONNECT="+path), env...)
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatal(err)

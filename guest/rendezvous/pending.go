@@ -26,6 +26,9 @@ type Spec struct {
 	Exec  bool       // an exec session, not the container's init; for the text of errors
 	// Helper is the executable that the launcher must run. The zero value admits any.
 	Helper FileID
+	// Failed, if set, is told why the launcher failed before that one is let go, which ends it: for a supervisor that ends
+	// with the container's first process and has the reason to pass on. It must not wait for the Rendezvous.
+	Failed func(*ExecError)
 }
 
 // FileID names a file, whatever its path and mount.
@@ -75,6 +78,11 @@ func (p *Pending) Confirm(pid int) error {
 	}
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock()
+	return p.confirm(pid, process)
+}
+
+// confirm takes over process, which is nil if it is dead and reaped. The caller holds r.mu.
+func (p *Pending) confirm(pid int, process *os.File) error {
 	if p.ended || p.pid != 0 {
 		if process != nil {
 			process.Close()
@@ -85,9 +93,8 @@ func (p *Pending) Confirm(pid int) error {
 		return nil
 	}
 	p.pid = pid
-	if err != nil {
-		// Dead, and reaped. Its last message may still be on its way.
-		p.diedAt = time.Now()
+	if process == nil {
+		p.diedAt = time.Now() // its last message may still be on its way
 	} else {
 		p.process = process
 		p.r.wg.Add(1)

@@ -18,6 +18,9 @@
 //	l, err := p.Await(ctx)   // the launcher stands still under its filter; l.Listener is ours
 //	...                      // serve l.Listener, read back what is in force
 //	err = l.Arm(ctx)         // nil: it is the workload now
+//
+// A supervisor in the container itself is told no pid, and may hear of a launch when the launcher is there already:
+// see [ListenInside].
 package rendezvous
 
 import (
@@ -78,7 +81,11 @@ type Rendezvous struct {
 	path string
 	wg   sync.WaitGroup
 
+	inside bool // see ListenInside
+	helper FileID
+
 	mu        sync.Mutex
+	expected  *sync.Cond // of mu: a launch was registered, an early launcher's time is up, or closed
 	closed    bool       // guarded by mu
 	pending   []*Pending // guarded by mu
 	strangers []*peer    // guarded by mu; oldest first
@@ -87,12 +94,22 @@ type Rendezvous struct {
 // Listen makes the socket at path, mode 0666 so that a container's user of any id can connect, and
 // begins to accept. A stale socket at path is replaced. The directory is the caller's, which keeps
 // everyone but root and the container out of it. path may be longer than a socket address holds.
-func Listen(path string) (*Rendezvous, error) {
-	ln, err := listen(path)
-	if err != nil {
-		return nil, fmt.Errorf("rendezvous socket %s: %w", path, err)
+func Listen(path string) (*Rendezvous, error) { return start(&Rendezvous{path: path}) }
+
+// ListenInside is Listen for a supervisor in the container itself. There the launcher is whoever presents the token,
+// runs the helper, and stands under no seccomp filter: all that descends from a workload stands under that workload's, so
+// the workload can read the token and run the helper, and is refused all the same. So nobody need Confirm; and such a
+// process may connect first and have its launch expected up to plan.MaxWait seconds later.
+func ListenInside(path string, helper FileID) (*Rendezvous, error) {
+	return start(&Rendezvous{path: path, inside: true, helper: helper})
+}
+
+func start(r *Rendezvous) (*Rendezvous, error) {
+	r.expected = sync.NewCond(&r.mu)
+	var err error
+	if r.ln, err = listen(r.path); err != nil {
+		return nil, fmt.Errorf("rendezvous socket %s: %w", r.path, err)
 	}
-	r := &Rendezvous{ln: ln, path: path}
 	r.wg.Add(1)
 	go r.accept()
 	return r, nil
@@ -136,6 +153,7 @@ func (r *Rendezvous) Close() error {
 	for _, s := range r.strangers {
 		s.conn.Close()
 	}
+	r.expected.Broadcast()
 	r.mu.Unlock()
 	err := errors.Join(r.ln.Close(), os.Remove(r.path))
 	r.wg.Wait()
@@ -163,6 +181,7 @@ func (r *Rendezvous) Expect(spec Spec) (*Pending, error) {
 		return nil, errors.New("expect a launcher: token is in use")
 	}
 	r.pending = append(r.pending, p)
+	r.expected.Broadcast()
 	return p, nil
 }
 
@@ -194,7 +213,9 @@ func (r *Rendezvous) accept() {
 			conn.Close() // not of our pid namespace, or gone already
 			continue
 		}
-		if !r.admit(s) {
+		// So a workload inside cannot crowd launchers out, nor have its executable looked at, which can take as
+		// long as it likes (FUSE).
+		if r.inside && !s.unfiltered() || !r.admit(s) {
 			s.close()
 			continue
 		}
@@ -241,42 +262,87 @@ func (r *Rendezvous) named(pid int) bool {
 func (r *Rendezvous) serve(s *peer) {
 	defer r.wg.Done()
 	s.conn.SetDeadline(time.Now().Add(helloTimeout)) //nolint:errcheck // fails only if closed
-	token, err := s.readHello()
-	p := r.claim(s, token, err)
-	if p == nil {
+	var p *Pending
+	if token, err := s.readHello(); err == nil {
+		p = r.identify(s, token)
+	}
+	frame := r.admitTo(p, s)
+	if frame == nil {
 		s.close()
 		return
 	}
+	s.conn.SetDeadline(time.Now().Add(helloTimeout)) //nolint:errcheck // fails only if closed
 	var o outcome
-	if _, err := s.conn.Write(p.frame); err != nil {
+	if _, err := s.conn.Write(frame); err != nil {
 		o.err = ErrDied
 	} else {
 		// From here on the launch's own deadline holds: the end of the launch closes the connection.
 		s.conn.SetDeadline(time.Time{}) //nolint:errcheck // fails only if closed
 		o = s.readOutcome(p.spec.Exec)
 	}
+	if told, ok := errors.AsType[*ExecError](o.err); ok && p.spec.Failed != nil {
+		p.spec.Failed(told)
+	}
 	p.settle(s, o)
 }
 
-// claim turns a stranger that presented a token into a candidate of the launch that the token
-// names. It returns nil if s is to be dropped.
-func (r *Rendezvous) claim(s *peer, token string, err error) *Pending {
-	r.mu.Lock()
-	r.strangers = slices.DeleteFunc(r.strangers, func(o *peer) bool { return o == s })
-	p := r.find(token)
-	r.mu.Unlock()
-	if err != nil || p == nil || !s.runs(p.spec.Helper) {
-		return nil
+// identify returns the launch that a stranger's token names, if the stranger may be its launcher; else nil.
+func (r *Rendezvous) identify(s *peer, token string) *Pending {
+	if r.inside {
+		return r.identifyInside(s, token)
 	}
 	r.mu.Lock()
+	p := r.find(token)
+	r.mu.Unlock()
+	if p == nil || !s.runs(p.spec.Helper) {
+		return nil
+	}
+	return p
+}
+
+// identifyInside does so for a supervisor in the container, and waits for the launch to be expected.
+func (r *Rendezvous) identifyInside(s *peer, token string) *Pending {
+	process := s.launcher(r.helper)
+	if process == nil {
+		return nil
+	}
+	timer := time.AfterFunc(plan.MaxWait*time.Second, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		s.expired = true
+		r.expected.Broadcast()
+	})
+	defer timer.Stop()
+	r.mu.Lock()
 	defer r.mu.Unlock()
+	p := r.find(token)
+	for p == nil && !r.closed && !s.expired {
+		r.expected.Wait()
+		p = r.find(token)
+	}
+	if p == nil {
+		process.Close()
+		return nil
+	}
+	if p.confirm(s.pid, process) != nil {
+		return nil
+	}
+	return p
+}
+
+// admitTo makes a stranger a candidate of p, if that is not nil and has room, and returns the plan that it gets. It is no
+// stranger any more. nil means that it is to be dropped.
+func (r *Rendezvous) admitTo(p *Pending, s *peer) (frame []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.strangers = slices.DeleteFunc(r.strangers, func(o *peer) bool { return o == s })
 	switch {
-	case p.ended, p.pid != 0 && p.pid != s.pid, len(p.candidates) >= maxCandidates,
+	case p == nil, p.ended, p.pid != 0 && p.pid != s.pid, len(p.candidates) >= maxCandidates,
 		slices.ContainsFunc(p.candidates, func(c *candidate) bool { return c.peer.pid == s.pid }):
 		return nil
 	}
 	p.candidates = append(p.candidates, &candidate{peer: s})
-	return p
+	return p.frame
 }
 
 // readFull reads len(b) bytes and no more. It takes no descriptors: the kernel drops those sent.

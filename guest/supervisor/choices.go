@@ -4,9 +4,9 @@ package supervisor
 
 import "golang.org/x/sys/unix"
 
-// The vocabulary's longer lists of choices.
-func init() {
-	for kind, t := range map[string]*terms{
+// choices is the vocabulary's longer lists of choices.
+func choices() map[string]*terms {
+	return map[string]*terms{
 		"ptrace": {choice: true, signed: true, names: bits(
 			unix.PTRACE_TRACEME, "PTRACE_TRACEME", unix.PTRACE_PEEKTEXT, "PTRACE_PEEKTEXT", unix.PTRACE_PEEKDATA, "PTRACE_PEEKDATA",
 			unix.PTRACE_POKETEXT, "PTRACE_POKETEXT", unix.PTRACE_POKEDATA, "PTRACE_POKEDATA", unix.PTRACE_CONT, "PTRACE_CONT",
@@ -59,8 +59,6 @@ func init() {
 			unix.RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", unix.RLIMIT_AS, "RLIMIT_AS", unix.RLIMIT_LOCKS, "RLIMIT_LOCKS",
 			unix.RLIMIT_SIGPENDING, "RLIMIT_SIGPENDING", unix.RLIMIT_MSGQUEUE, "RLIMIT_MSGQUEUE", unix.RLIMIT_NICE, "RLIMIT_NICE",
 			unix.RLIMIT_RTPRIO, "RLIMIT_RTPRIO", unix.RLIMIT_RTTIME, "RLIMIT_RTTIME")},
-	} {
-		vocabulary[kind] = t
 	}
 }
 

@@ -18,8 +18,8 @@ const (
 	maxSockaddr = 128  // sizeof(struct sockaddr_storage)
 	maxArgv     = 64   // words of an argv
 	maxArgvText = audit.MaxValue
-	firstChunk  = 256 // of a string: nearly all paths are shorter, and a read costs by the page, not the byte
-	arenaSize   = 3 * maxPath
+	firstChunk  = 256     // of a string: nearly all paths are shorter, and a read costs by the page, not the byte
+	arenaSize   = 1 << 10 // at first; it grows to what the session's calls need
 )
 
 // decoder renders the arguments of one call at a time. Its values are views of an arena that the next call

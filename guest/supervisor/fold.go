@@ -177,7 +177,7 @@ func (s *Session) flushOne(f *fold, now time.Time, all bool) bool {
 		return true
 	}
 	f.sample.Count, f.sample.Until = f.count, f.last
-	err := s.sup.append(&audit.Event{Time: f.first, Exec: s.exec, Kind: audit.KindSyscall, Syscall: &f.sample}, f.count)
+	err := s.sup.appendNow(&audit.Event{Time: f.first, Exec: s.exec, Kind: audit.KindSyscall, Syscall: &f.sample}, f.count)
 	if err != nil {
 		if t.failing.IsZero() {
 			t.failing = now

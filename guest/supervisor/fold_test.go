@@ -160,3 +160,66 @@ func TestFoldSurvivesSink(t *testing.T) {
 		t.Error("a timer runs for nothing")
 	}
 }
+
+// waiting is a sink as the supervisor in the container has it: an audited call waits for the host, and a denial finds no room.
+type waiting struct {
+	*recorder
+	release chan struct{}
+}
+
+func (w *waiting) Append(ev *audit.Event) error {
+	if ev.Syscall.Syscall != "execve" {
+		<-w.release
+	}
+	return w.recorder.Append(ev)
+}
+
+// Denials do not wait for a sink that makes audited calls wait, nor are they lost.
+func TestDenialsDoNotWait(t *testing.T) {
+	r := rules{unix.SYS_OPENAT: audited("file-read"), unix.SYS_GETPPID: denied(unix.EPERM)}
+	sink := &waiting{recorder: &recorder{}, release: make(chan struct{})}
+	s := newStand(t, Options{Program: r, Sink: sink})
+	stuck, stuckSession := s.run(t, r, "stuck", "open", "1", "/etc/passwd")
+	<-stuckSession.Started()
+	p, session := s.run(t, r, "free", "deny", "100")
+	if out := finish(t, p, session); out != "denied=100 errno=1\n" {
+		t.Errorf("victim: %q", out)
+	}
+	if n := total(sink.calls("getppid")); n != 100 {
+		t.Errorf("%d denials in records, want 100", n)
+	}
+	if n := len(sink.calls("openat")); n != 0 {
+		t.Errorf("%d opens went on", n)
+	}
+	close(sink.release)
+	if out := finish(t, stuck, stuckSession); out != "ok=1 errno=0\n" {
+		t.Errorf("victim: %q", out)
+	}
+	s.noLoss(t)
+}
+
+// What a session could not write at its end is tried a little longer.
+func TestEndWaitsForTheSink(t *testing.T) {
+	r := rules{unix.SYS_GETPPID: denied(unix.EPERM)}
+	s := newStand(t, Options{Program: r})
+	attempts := 0
+	s.sink.hook = func(ev *audit.Event) {
+		if ev.Syscall.Syscall == "getppid" {
+			attempts++
+		}
+		s.sink.set(nil)
+		if attempts > 0 && attempts <= foldBurst+1 { // single ones, and the count at the end
+			s.sink.set(errSink)
+		}
+	}
+	p, session := s.run(t, r, "", "deny", "100")
+	if out := finish(t, p, session); out != "denied=100 errno=1\n" {
+		t.Errorf("victim: %q", out)
+	}
+	if attempts <= foldBurst+1 {
+		t.Errorf("%d attempts", attempts)
+	}
+	if n, l := total(s.sink.calls("getppid")), s.sink.losses(); n != 100 || len(l) != 0 || s.sink.folded != 0 {
+		t.Errorf("%d denials in records, losses %+v, %d still folded; want 100 in records", n, l, s.sink.folded)
+	}
+}

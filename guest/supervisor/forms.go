@@ -82,8 +82,8 @@ func newField(word string) field {
 		return field{}
 	case renderers[kind] != nil:
 		return field{name: name, render: renderers[kind]}
-	case vocabulary[kind] != nil:
-		return field{name: name, render: renderTerms, terms: vocabulary[kind]}
+	case vocabulary()[kind] != nil:
+		return field{name: name, render: renderTerms, terms: vocabulary()[kind]}
 	}
 	return field{name: name, render: renderHex}
 }

@@ -37,7 +37,7 @@ func TestFormText(t *testing.T) {
 				continue
 			}
 			label, kind, ok := strings.Cut(field, ":")
-			if !ok || label == "" || renderers[kind] == nil && vocabulary[kind] == nil {
+			if !ok || label == "" || renderers[kind] == nil && vocabulary()[kind] == nil {
 				t.Errorf("%s: field %q has no known kind", name, field)
 			}
 			if strings.HasSuffix(kind, "addr") && i == 5 {
@@ -79,7 +79,7 @@ func TestFormsCoverClasses(t *testing.T) {
 }
 
 func TestVocabulary(t *testing.T) {
-	for kind, terms := range vocabulary {
+	for kind, terms := range vocabulary() {
 		if renderers[kind] != nil {
 			t.Errorf("%s is a kind of its own and a list of names", kind)
 		}
@@ -129,7 +129,7 @@ func TestTermsAppend(t *testing.T) {
 		if tt.kind == "open" && seccomp.NativeArch() != seccomp.ArchAMD64 {
 			continue // flags of open differ there; TestVocabulary has them
 		}
-		if got := string(vocabulary[tt.kind].append(nil, tt.value)); got != tt.want {
+		if got := string(vocabulary()[tt.kind].append(nil, tt.value)); got != tt.want {
 			t.Errorf("%s %#x: %q, want %q", tt.kind, tt.value, got, tt.want)
 		}
 	}

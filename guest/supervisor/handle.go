@@ -19,6 +19,9 @@ const classExec = "exec"
 // maxErrno is the kernel's MAX_ERRNO (<linux/err.h>), to which it bounds a filter's errno as well.
 const maxErrno = 4095
 
+// errNotKilled ends a session: the caller lives, though a rule kills it.
+var errNotKilled = errors.New("a process that a rule kills cannot be killed")
+
 // ruleLauncher is the rule id of the denial of a first exec that does not come from the leader.
 const ruleLauncher = "metsuke/launcher"
 
@@ -101,10 +104,6 @@ func (s *Session) deny(call *form, decision *seccomp.Decision) error {
 	verdict, errno := audit.VerdictDenied, min(decision.Errno, maxErrno)
 	if decision.Action >= seccomp.ActionKill {
 		verdict, errno = audit.VerdictKilled, uint16(unix.EPERM)
-		if id := s.ids.get(s.req.PID, s.now); id != nil && id.pid == 1 {
-			// The first process of our own pid namespace (a supervisor in the guest) takes no signal from us.
-			verdict = audit.VerdictDenied
-		}
 	}
 	s.sup.counters.denied(decision.RuleID)
 	fold, single := s.folds.hit(foldKey{decision.RuleID, s.req.Data.Arch, s.req.Data.Nr, errno, verdict}, s.now)
@@ -117,14 +116,22 @@ func (s *Session) deny(call *form, decision *seccomp.Decision) error {
 			s.syscall.Errno = errnoName(errno)
 		}
 	}
-	if single && s.sup.append(&s.event, 0) == nil {
+	if single && s.sup.appendNow(&s.event, 0) == nil {
 		s.sup.counters.events.Add(1)
 	} else {
 		s.sup.counters.folded.Add(1)
 		s.folds.add(fold, s.now, &s.syscall)
 	}
-	if verdict == audit.VerdictKilled && s.kill() {
-		s.sup.counters.killed.Add(1)
+	if verdict == audit.VerdictKilled {
+		if s.killInit() {
+			return nil
+		}
+		switch {
+		case s.kill():
+			s.sup.counters.killed.Add(1)
+		case s.listener.Valid(s.req.ID):
+			return errNotKilled
+		}
 	}
 	return s.listener.Respond(s.req.ID, notify.Response{Error: -int32(errno)})
 }
@@ -154,6 +161,18 @@ func (s *Session) describeGone(call *form) {
 	ev := &s.syscall
 	ev.PID, ev.PPID, ev.UID, ev.GID, ev.Comm, ev.Exe = s.req.PID, 0, 0, 0, "", ""
 	ev.Args = s.dec.decode(call, &s.req.Data, 0)
+}
+
+// killInit has the caller killed from outside, if it is the first process of our own pid namespace. Its call must stay
+// pending then.
+func (s *Session) killInit() bool {
+	id := s.ids.get(s.req.PID, s.now)
+	if id == nil || id.pid != 1 || s.sup.opts.KillInit == nil || !s.listener.Valid(s.req.ID) {
+		return false
+	}
+	s.sup.opts.KillInit()
+	s.sup.counters.killed.Add(1)
+	return true
 }
 
 // kill sends SIGKILL to the caller's process, by a descriptor that was opened while the caller was sure to exist, so

@@ -26,7 +26,7 @@ import (
 const (
 	identityTTL   = time.Second
 	maxIdentities = 256 // entries of a session
-	maxWatched    = 512 // entries of all sessions of a container; each has up to two descriptors
+	maxWatched    = 512 // entries of all sessions of a container, each with up to two descriptors; a low RLIMIT_NOFILE lowers it
 	maxExecing    = 64  // execs of non-leaders under way; with more, no leader is cached
 )
 
@@ -104,10 +104,10 @@ func (c *identities) insert(id *identity, now time.Time) *identityEntry {
 	if c.execUnderWay(id) {
 		return nil
 	}
-	if c.budget.Load() >= maxWatched && len(c.byTID) == 0 {
+	if c.budget.Load() >= c.proc.maxWatched && len(c.byTID) == 0 {
 		return nil
 	}
-	if len(c.byTID) >= maxIdentities || c.budget.Load() >= maxWatched {
+	if len(c.byTID) >= maxIdentities || c.budget.Load() >= c.proc.maxWatched {
 		c.evict()
 	}
 	if c.watch < 0 {

@@ -81,18 +81,25 @@ func (o *Options) onLoss() string {
 	return onLossKill
 }
 
-// append writes one event that stands for n folded denials, and before it the loss that the stream does not tell yet.
-func (s *Supervisor) append(ev *audit.Event, n uint64) error {
-	if s.loss.due.Load() {
-		if err := s.recordLoss(); err != nil {
-			return err
-		}
+// append writes the event of an audited call, and before it the loss that the stream does not tell yet. It blocks as the
+// sink does.
+func (s *Supervisor) append(ev *audit.Event) error {
+	if err := s.recordLoss(); err != nil {
+		return err
 	}
-	return s.sink(ev, n)
+	return s.opts.Sink.Append(ev)
 }
 
-func (s *Supervisor) sink(ev *audit.Event, n uint64) error {
-	if n > 0 && s.foldSink != nil {
+// appendNow does the same for what never waits: a denial, or a record that stands for n folded ones.
+func (s *Supervisor) appendNow(ev *audit.Event, n uint64) error {
+	if err := s.recordLoss(); err != nil {
+		return err
+	}
+	return s.sinkNow(ev, n)
+}
+
+func (s *Supervisor) sinkNow(ev *audit.Event, n uint64) error {
+	if s.foldSink != nil {
 		return s.foldSink.AppendFolded(ev, n)
 	}
 	return s.opts.Sink.Append(ev)
@@ -101,6 +108,9 @@ func (s *Supervisor) sink(ev *audit.Event, n uint64) error {
 // recordLoss writes the loss record if one is due.
 func (s *Supervisor) recordLoss() error {
 	l := &s.loss
+	if !l.due.Load() {
+		return nil
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.due.Load() {
@@ -110,7 +120,7 @@ func (s *Supervisor) recordLoss() error {
 	if l.final.Load() || l.lossy.Load() {
 		loss.OnLoss = s.opts.onLoss()
 	}
-	if err := s.sink(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: &loss}, l.folded); err != nil {
+	if err := s.sinkNow(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: &loss}, l.folded); err != nil {
 		return err
 	}
 	l.count, l.folded = 0, 0
@@ -167,7 +177,7 @@ func (s *Session) record() error {
 		sup.lose(audit.LossStream, 1, errLost)
 		return errLost
 	}
-	err := sup.append(&s.event, 0)
+	err := sup.append(&s.event)
 	if err == nil {
 		sup.counters.events.Add(1)
 		return nil
@@ -197,7 +207,7 @@ func (s *Session) record() error {
 		if !s.listener.Valid(s.req.ID) {
 			return notify.ErrVanished
 		}
-		if err = sup.append(&s.event, 0); err == nil {
+		if err = sup.append(&s.event); err == nil {
 			sup.counters.events.Add(1)
 			return nil
 		}

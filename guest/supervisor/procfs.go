@@ -13,25 +13,41 @@ import (
 
 // procFS is the /proc of our own pid namespace, where the ids of notified threads are looked up.
 type procFS struct {
-	fd        int
-	threadFDs bool          // pidfd_open has PIDFD_THREAD (Linux 6.9)
-	reads     atomic.Uint64 // identities read
-	noReadv   atomic.Bool   // the kernel has no process_vm_readv (Kata's guest)
+	fd         int
+	threadFDs  bool          // pidfd_open has PIDFD_THREAD (Linux 6.9)
+	maxWatched int64         // identities that may be kept, by the number of descriptors that we may have
+	reads      atomic.Uint64 // identities read
+	noReadv    atomic.Bool   // the kernel has no process_vm_readv (Kata's guest)
 }
+
+// spareFiles is how many descriptors are left for all else than identities.
+const spareFiles = 256
 
 func openProcFS() (*procFS, error) {
 	fd, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open /proc: %w", err)
 	}
-	p := &procFS{fd: fd}
-	var buf [statusSize]byte
-	var id identity
-	if !p.readIdentity(uint32(unix.Getpid()), &id, buf[:]) {
+	p := &procFS{fd: fd, maxWatched: maxWatched}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		p.maxWatched = int64(min(maxWatched, (max(files.Cur, spareFiles)-spareFiles)/2))
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		p.close()
+		return nil, fmt.Errorf("statfs /proc: %w", err)
+	}
+	if fs.Type != unix.PROC_SUPER_MAGIC {
+		p.close()
+		return nil, fmt.Errorf("/proc is a file system of type %#x, no procfs", fs.Type)
+	}
+	var self [32]byte
+	n, err := unix.Readlinkat(fd, "self", self[:])
+	if err != nil || string(self[:n]) != strconv.Itoa(unix.Getpid()) {
 		p.close()
 		return nil, fmt.Errorf("/proc does not show our own process %d: mount the proc of our pid namespace there", unix.Getpid())
 	}
-	p.reads.Store(0)
 	if self, err := unix.PidfdOpen(unix.Gettid(), unix.PIDFD_THREAD); err == nil {
 		p.threadFDs = true
 		_ = unix.Close(self)

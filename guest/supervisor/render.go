@@ -108,7 +108,7 @@ func renderClone(d *decoder, f *field, value uint64, i int) {
 	const csignal = 0xff
 	start := len(d.arena)
 	if flags := value &^ csignal; flags != 0 || value == 0 {
-		d.arena = vocabulary["unshare"].append(d.arena, flags)
+		d.arena = vocabulary()["unshare"].append(d.arena, flags)
 		if value&csignal != 0 {
 			d.arena = append(d.arena, '|')
 		}
@@ -129,20 +129,20 @@ func renderSocketType(d *decoder, f *field, value uint64, _ int) {
 	value = uint64(uint32(value))
 	kind := value & 0xf // SOCK_TYPE_MASK
 	if kind != 0 {
-		d.arena = vocabulary["socket-kind"].append(d.arena, kind)
+		d.arena = vocabulary()["socket-kind"].append(d.arena, kind)
 	}
 	if flags := value &^ 0xf; flags != 0 || kind == 0 {
 		if kind != 0 {
 			d.arena = append(d.arena, '|')
 		}
-		d.arena = vocabulary["socket-flags"].append(d.arena, flags)
+		d.arena = vocabulary()["socket-flags"].append(d.arena, flags)
 	}
 	d.text(f.name, start, audit.EvidenceRegister)
 }
 
 // renderPrctl shows the option; with PR_SET_NAME the name follows in place of the pointer, by its own field.
 func renderPrctl(d *decoder, f *field, value uint64, _ int) {
-	d.words(f.name, vocabulary["prctl-option"], uint64(uint32(value)), audit.EvidenceRegister)
+	d.words(f.name, vocabulary()["prctl-option"], uint64(uint32(value)), audit.EvidenceRegister)
 	if uint32(value) == unix.PR_SET_NAME {
 		d.peekString("name", d.regs[1], 16) // TASK_COMM_LEN
 	}
@@ -160,13 +160,13 @@ func renderOpenHow(d *decoder, f *field, value uint64, _ int) {
 		return
 	}
 	flags := binary.NativeEndian.Uint64(how[0:])
-	d.words("flags", vocabulary["open"], flags, audit.EvidencePeeked)
+	d.words("flags", vocabulary()["open"], flags, audit.EvidencePeeked)
 	if flags&unix.O_CREAT != 0 {
 		start := len(d.arena)
 		d.arena = strconv.AppendUint(append(d.arena, '0'), binary.NativeEndian.Uint64(how[8:]), 8)
 		d.text("mode", start, audit.EvidencePeeked)
 	}
-	d.words("resolve", vocabulary["resolve"], binary.NativeEndian.Uint64(how[16:]), audit.EvidencePeeked)
+	d.words("resolve", vocabulary()["resolve"], binary.NativeEndian.Uint64(how[16:]), audit.EvidencePeeked)
 }
 
 // renderCloneArgs shows struct clone_args of clone3(2): flags is its first member, exit_signal its fifth.
@@ -176,7 +176,7 @@ func renderCloneArgs(d *decoder, f *field, value uint64, _ int) {
 		d.unread(f.name, value)
 		return
 	}
-	d.words("flags", vocabulary["unshare"], binary.NativeEndian.Uint64(args[0:]), audit.EvidencePeeked)
+	d.words("flags", vocabulary()["unshare"], binary.NativeEndian.Uint64(args[0:]), audit.EvidencePeeked)
 	signal := binary.NativeEndian.Uint64(args[32:])
 	name := ""
 	if signal < 1<<16 {

@@ -14,6 +14,9 @@ import (
 	"metsuke.dev/metsuke/seccomp/notify"
 )
 
+// endGrace is how long a session whose processes are gone tries to write what it has counted, before that is a loss.
+const endGrace = time.Second
+
 // Session serves the listener of one process tree on one goroutine. Its exported methods are safe for concurrent use.
 type Session struct {
 	sup      *Supervisor
@@ -155,14 +158,21 @@ func (s *Session) serveOne() error {
 
 // finish closes the listener first: nothing may wait for the last records.
 func (s *Session) finish() error {
-	s.stopMu.Lock()
-	_ = unix.Close(s.stopFD)
-	s.stopFD = -1
-	s.stopMu.Unlock()
+	defer s.closeStop()
 	err := s.listener.Close()
 	s.ids.close()
 	s.dec.mem.close()
 	s.flush(time.Now(), true)
+	for end := time.Now().Add(endGrace); s.folds.waiting > 0 && time.Now().Before(end) && !s.stoppedWithin(lastBackoff); {
+		s.flush(time.Now(), true)
+	}
 	s.sup.abandon(&s.folds)
 	return err
+}
+
+func (s *Session) closeStop() {
+	s.stopMu.Lock()
+	defer s.stopMu.Unlock()
+	_ = unix.Close(s.stopFD)
+	s.stopFD = -1
 }

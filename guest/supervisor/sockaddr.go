@@ -85,7 +85,7 @@ func appendSockaddr(dst, raw []byte) []byte {
 		dst = strconv.AppendInt(append(dst, "packet:ifindex="...), int64(int32(ne.Uint32(raw[4:]))), 10)
 		return appendHex(append(dst, ",protocol="...), uint64(be.Uint16(raw[2:])))
 	}
-	dst = vocabulary["domain"].append(dst, uint64(family))
+	dst = vocabulary()["domain"].append(dst, uint64(family))
 	dst = append(dst, ':')
 	for _, b := range raw[2:] {
 		const digits = "0123456789abcdef"

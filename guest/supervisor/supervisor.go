@@ -45,15 +45,16 @@ type Decider interface {
 }
 
 // Sink takes events. Append returns when the event is kept, or an error if it is not, and may then be called again
-// with the same event. It is called from several goroutines. It must not keep the event or any of its strings: they
-// are overwritten after it has returned.
+// with the same event. It is called from several goroutines, and may block for long: what waits is the audited call of one
+// session. It must not keep the event or any of its strings: they are overwritten after it has returned.
 type Sink interface {
 	Append(*audit.Event) error
 }
 
-// FoldSink is a Sink that also counts the denials which were answered and are not yet in the stream, where a crash
-// cannot lose the count; *stream.Writer is one. Fold counts n of them, AppendFolded is Append for a record that
-// stands for n of them. A denial does not wait for an error of Fold to go away.
+// FoldSink is a Sink for which denials, and records of losses, never wait; *stream.Writer is one. It counts the
+// denials which were answered and are not yet in the stream, where a crash cannot lose the count. Fold counts n of them,
+// AppendFolded is Append for a record that stands for n of them, n being 0 for a denial that was not folded. Neither
+// blocks for anything but the machine. A denial does not wait for an error of Fold to go away.
 type FoldSink interface {
 	Sink
 	Fold(n uint64) error
@@ -72,6 +73,11 @@ type Options struct {
 	// counted. Otherwise the loss is final: from then on no audited call of the container ever runs, its process is
 	// killed, and OnLoss is expected to kill the rest.
 	Continue bool
+
+	// KillInit is for a supervisor in the container's own pid namespace, whose first process takes no signal from it: it
+	// asks for that process to be killed from outside. The call that a rule kills stays pending until then. It is called
+	// for each such call, on the session's goroutine.
+	KillInit func()
 
 	// OnLoss is told that events are missing, or may be: once for a final loss, once per stall with Continue, and
 	// once per session whose serving failed. It runs on a goroutine of its own and may call Close.

@@ -176,6 +176,32 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// A rule's kill that cannot be carried out: the caller must not go on as if it had only been denied.
+func TestKillThatFails(t *testing.T) {
+	r := rules{unix.SYS_GETPPID: killed}
+	s := newStand(t, Options{Program: r})
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	s.sink.hook = func(ev *audit.Event) {
+		if ev.Syscall != nil && ev.Syscall.Verdict == audit.VerdictKilled {
+			_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}) // no descriptor of the process is to be had
+		}
+	}
+	p, session := s.run(t, r, "", "deny", "1")
+	l := s.takeLoss(t)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if l.Reason != audit.LossSupervisor || !strings.Contains(l.Detail, "kill") {
+		t.Errorf("loss %+v", l)
+	}
+	if out := finish(t, p, session); out != fmt.Sprintf("denied=1 errno=%d\n", unix.ENOSYS) {
+		t.Errorf("victim: %q", out)
+	}
+}
+
 // The exec of a thread that is no leader: its process goes on as the leader, another program.
 func TestExecFromThread(t *testing.T) {
 	r := rules{unix.SYS_OPENAT: audited("file-read"), unix.SYS_EXECVE: audited("exec")}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -31,13 +32,24 @@ func TestDelegateRuns(t *testing.T) {
 		if out := idle.exec("echo", "hello"); out != "hello\n" {
 			t.Errorf("exec wrote %q", out)
 		}
+	})
+}
+
+// Under runc a container's processes are the host's; TestKataGuest has the contrary.
+func TestRuncSharesTheKernel(t *testing.T) {
+	only(t, stand.Runc)
+	eachVersion(t, func(t *testing.T, h *harness) {
+		idle := h.pod(stand.PodConfig{}).idle()
 		pid, err := idle.PID(h.ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := stand.Processes("workload pause"); len(found) == 0 || !slices.Contains(found, pid) {
-			t.Errorf("process %d of the container is not among %v", pid, found)
-		}
+		h.eventually("the process", func() error { // it is runc's until it has exec'd
+			if found := stand.Processes("workload pause"); !slices.Contains(found, pid) {
+				return fmt.Errorf("process %d of the container is not among %v", pid, found)
+			}
+			return nil
+		})
 	})
 }
 

@@ -19,10 +19,7 @@ import (
 	"metsuke.dev/metsuke/integration/stand"
 )
 
-const (
-	ourShim      = "metsuke"
-	delegateShim = "runc"
-)
+const ourShim = "metsuke"
 
 // exited waits until CRI knows that a container has ended.
 func (c *container) exited() {
@@ -36,20 +33,29 @@ func (c *container) exited() {
 	})
 }
 
+// killShim runs a container in the pod, and kills the pod's shim of that name.
+func (p *pod) killShim(name string) {
+	p.h.t.Helper()
+	c := p.idle()
+	pids := p.Shims(name)
+	if len(pids) != 1 {
+		p.h.t.Fatalf("%s: processes %v, want one", name, pids)
+	}
+	if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
+		p.h.t.Fatal(err)
+	}
+	c.exited()
+}
+
+func killDelegate(p *pod) { p.killShim(delegate.Name) }
+
 // Our shim killed: the pod ends as if its delegate had been killed, nothing stays, and the stream says what is missing.
 func TestShimKilled(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
-		for _, shim := range []string{ourShim, delegateShim} {
+		h.grantLeaksOf(killDelegate)
+		for _, shim := range []string{ourShim, delegate.Name} {
 			p := h.pod(stand.PodConfig{Handler: baseline})
-			c := p.idle()
-			pids := p.Shims(shim)
-			if len(pids) != 1 {
-				t.Fatalf("%s: processes %v, want one", shim, pids)
-			}
-			if err := unix.Kill(pids[0], unix.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-			c.exited()
+			p.killShim(shim)
 			h.eventually("loss record", func() error {
 				if !slices.ContainsFunc(p.events("main"), func(e stand.Event) bool { return e.Kind == "loss" }) {
 					return errors.New("there is none")
@@ -107,28 +113,32 @@ func TestContainerdUpgraded(t *testing.T) {
 // A machine that went down: everything of the pods is dead, and its leftovers are on disk when containerd comes back.
 func TestEverythingKilled(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
-		p := h.pod(stand.PodConfig{Handler: baseline})
-		c := p.idle()
-		if err := h.StopContainerd(unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range []string{"containerd-shim-", "workload pause"} {
-			for _, pid := range stand.Processes(name) {
-				if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-					t.Fatal(err)
+		killEverything := func(p *pod) {
+			c := p.idle()
+			if err := h.StopContainerd(unix.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"containerd-shim-", "workload pause"} {
+				for _, pid := range stand.Processes(name) {
+					if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+						t.Fatal(err)
+					}
 				}
 			}
+			if err := h.StartContainerd(h.ctx); err != nil {
+				t.Fatal(err)
+			}
+			c.exited()
 		}
-		if err := h.StartContainerd(h.ctx); err != nil {
-			t.Fatal(err)
-		}
-		c.exited()
+		h.grantLeaksOf(killEverything)
+		killEverything(h.pod(stand.PodConfig{Handler: baseline}))
 	})
 }
 
 // Killed at any moment of a pod's start, our shim leaves nothing, and the next pod starts.
 func TestShimKilledDuringStart(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
+		h.grantLeaksOf(killDelegate)
 		for range 12 {
 			delay := time.Duration(rand.IntN(120)) * time.Millisecond
 			p := h.pod(stand.PodConfig{Handler: baseline})
@@ -176,8 +186,9 @@ func (h *harness) removeWhateverIsLeft(p *pod) {
 	p.remove()
 }
 
-// A launcher killed before it was armed never runs the workload.
+// A launcher killed before it was armed never runs the workload. (The host does not see those of a guest.)
 func TestLauncherKilled(t *testing.T) {
+	only(t, stand.Runc)
 	eachVersion(t, func(t *testing.T, h *harness) {
 		p := h.pod(stand.PodConfig{Handler: baseline})
 		stop := make(chan struct{})
@@ -189,7 +200,7 @@ func TestLauncherKilled(t *testing.T) {
 					return
 				default:
 				}
-				for _, pid := range stand.Processes("/.metsuke/guest run") {
+				for _, pid := range stand.Processes("/.metsuke", "/guest run") {
 					_ = unix.Kill(pid, unix.SIGKILL)
 				}
 			}

@@ -3,6 +3,10 @@
 package e2e
 
 import (
+	"fmt"
+	"os"
+	"path/filepath"
+
 	"metsuke.dev/metsuke/integration/stand"
 )
 
@@ -15,11 +19,47 @@ const (
 )
 
 func handlers() []stand.Handler {
-	return append(stand.StandardHandlers(),
+	all := append(stand.StandardHandlers(),
 		stand.Handler{Name: tuned, Profiles: map[string]string{"profiles.yaml": tunedProfiles}},
 		stand.Handler{Name: failing, Profiles: map[string]string{"profiles.yaml": failingProfiles}},
+		stand.Handler{Name: attacked, Profiles: map[string]string{"profiles.yaml": attackedProfiles}},
 	)
+	if delegate == stand.Kata {
+		all = append(all, stand.Handler{Name: permissive, Delegate: fmt.Sprintf("allowed_annotations = [%q]", guestPolicy)})
+	}
+	for i := range all {
+		all[i].Placement = placement
+	}
+	return all
 }
+
+// profile gives pods of a namespace a profile of the test's own, which extends baseline, until the test ends.
+func (h *harness) profile(handler, namespace, spec string) {
+	h.t.Helper()
+	file := filepath.Join(h.ProfilesDir(handler), namespace+".yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, ownProfile, namespace, spec), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := os.Remove(file); err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+const ownProfile = `
+apiVersion: metsuke.dev/v1alpha1
+kind: AgentProfile
+metadata: {name: %[1]s}
+spec:
+  extends: [baseline]
+  %[2]s
+---
+apiVersion: metsuke.dev/v1alpha1
+kind: ProfileBinding
+metadata: {name: %[1]s}
+spec: {namespaces: [%[1]s], default: %[1]s}
+`
 
 const tunedProfiles = `
 apiVersion: metsuke.dev/v1alpha1

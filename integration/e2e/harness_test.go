@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,8 +33,9 @@ func eachVersion(t *testing.T, test func(t *testing.T, h *harness)) {
 // harness is a stand for the length of one test. Its methods fail the test on any error.
 type harness struct {
 	*stand.Stand
-	t   *testing.T
-	ctx context.Context
+	t       *testing.T
+	ctx     context.Context
+	granted map[string]bool // kinds of leaks that the test may leave: see grantLeaksOf
 }
 
 // newHarness makes a harness, and sees to it that the test leaves nothing behind.
@@ -44,7 +46,7 @@ func newHarness(t *testing.T, version stand.Version) *harness {
 	s, ok := stands[version]
 	if !ok {
 		var err error
-		s, err = stand.Start(ctx, stand.Options{Version: version, Handlers: handlers()})
+		s, err = stand.Start(ctx, stand.Options{Version: version, Delegate: delegate, Handlers: handlers()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -53,9 +55,10 @@ func newHarness(t *testing.T, version stand.Version) *harness {
 	h := &harness{Stand: s, t: t, ctx: ctx}
 	before := stand.Snap()
 	mark := len(h.log())
+	consoles := s.GuestConsoles()
 	t.Cleanup(func() {
 		// The test's own context may have ended.
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
 		if err := s.RemoveAllPods(ctx); err != nil {
 			t.Errorf("remove the test's pods: %v", err)
@@ -63,13 +66,36 @@ func newHarness(t *testing.T, version stand.Version) *harness {
 		ctx, cancel = context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		for _, leak := range stand.Leaks(ctx, before) {
-			t.Errorf("left behind: %s", leak)
+			if !h.granted[stand.LeakKind(leak)] {
+				t.Errorf("left behind: %s", leak)
+			}
 		}
 		if t.Failed() {
 			t.Logf("containerd's log of this test (end):\n%s", tail(h.log()[mark:], 60))
+			for _, console := range s.GuestConsoles() {
+				if content, err := os.ReadFile(console); err == nil && !slices.Contains(consoles, console) {
+					t.Logf("%s (end):\n%s", console, tail(string(content), 40))
+				}
+			}
 		}
 	})
 	return h
+}
+
+// grantLeaksOf lets the test leave what the delegate alone leaves of a fault: nothing under runc, but much under Kata's driver
+// of remote machines, with which the `delete` of a shim that was killed fails (kata/vmm/daemon.go).
+func (h *harness) grantLeaksOf(fault func(*pod)) {
+	h.t.Helper()
+	before := stand.Snap()
+	p := h.pod(stand.PodConfig{})
+	fault(p)
+	h.removeWhateverIsLeft(p)
+	ctx, cancel := context.WithTimeout(h.ctx, 10*time.Second)
+	defer cancel()
+	h.granted = map[string]bool{}
+	for _, leak := range stand.Leaks(ctx, before) {
+		h.granted[stand.LeakKind(leak)] = true
+	}
 }
 
 func (h *harness) log() string {

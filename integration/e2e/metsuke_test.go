@@ -55,6 +55,11 @@ func TestPassthroughPod(t *testing.T) {
 		if err != nil || len(dirs) != 0 {
 			t.Errorf("streams: %v, %v", dirs, err)
 		}
+		p.run(stand.ContainerConfig{Name: "second", Command: []string{"workload", "pause"}})
+		if code, shown := p.shown("inspect", patient); code != 0 || shown.State != "running" || shown.Containers[0].Stream != nil ||
+			shown.Containers[0].Profile != "passthrough" || shown.Containers[0].State != "running" {
+			t.Errorf("inspect: code %d, %+v", code, shown)
+		}
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"metsuke.dev/metsuke/audit/stream"
@@ -70,7 +71,7 @@ func TestPassthroughChangesNothing(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
 		script := "cat /proc/self/status /proc/1/cmdline /proc/self/mountinfo; env; ulimit -a; ls -a /; cat /proc/self/cgroup"
 		var outs [2]string
-		for i, handler := range []string{"runc", passthrough} {
+		for i, handler := range []string{delegate.Name, passthrough} {
 			p := h.pod(stand.PodConfig{Handler: handler, Name: "same"})
 			c := p.shell(script)
 			outs[i] = anonymous(c.output(), c)
@@ -143,22 +144,19 @@ func TestRules(t *testing.T) {
 
 func withRule(e stand.Event, rule string) stand.Event { e.RuleID = rule; return e }
 
-// Equal denials in a flood are counted, and none is lost.
+// Equal denials in a flood are counted, and none is lost. The first process takes its supervisor with it where that is inside:
+// what was counted by then, as the node is told soon after, and had no record yet is in a record of the loss.
 func TestFloodIsFolded(t *testing.T) {
 	const calls = 20000
 	eachVersion(t, func(t *testing.T, h *harness) {
 		p := h.pod(stand.PodConfig{Handler: tuned})
-		p.run(stand.ContainerConfig{Command: []string{"workload", "flood", "getppid", fmt.Sprint(calls)}}).output()
+		p.shell(fmt.Sprintf("workload flood getppid %d; sleep 1", calls)).output()
 		h.eventually("all denials", func() error {
 			total, records := 0, 0
 			for _, e := range p.events("main") {
-				if e.Syscall == "getppid" {
+				if e.Syscall == "getppid" && e.Comm != "sh" || e.Kind == "loss" { // the shell asks for its parent too
 					records++
-					if n, ok := e.Fields["count"].(float64); ok {
-						total += int(n)
-					} else {
-						total++
-					}
+					total += callsOf(e)
 				}
 			}
 			if total != calls || records > 100 {
@@ -221,17 +219,19 @@ func TestLimits(t *testing.T) {
 		want(t, p.events("main"), "memory lowered at create", func(e stand.Event) bool {
 			return e.Kind == "limit" && strings.Contains(e.Raw, `"operation":"create"`) && strings.Contains(e.Raw, `"resource":"memory"`)
 		})
-		for range 40 {
-			if result, err := c.Exec(h.ctx, "workload", "fork", "100"); err == nil && strings.Contains(result.Stdout+result.Stderr, "resource temporarily unavailable") {
-				break
-			}
+		c.forksTooMany("at start")
+		quota, period := int64(30000), uint64(100000)
+		if err := c.updateTask(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: &quota, Period: &period}}); err != nil {
+			t.Fatal(err)
 		}
+		c.forksTooMany("after an Update of the CPU")
 		_, err := h.Runtime.UpdateContainerResources(h.ctx, &runtimeapi.UpdateContainerResourcesRequest{
 			ContainerId: c.ID, Linux: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 512 << 20, CpuPeriod: 100000, CpuQuota: 20000},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.forksTooMany("after an Update of memory and CPU")
 		want(t, p.events("main"), "memory lowered at update", func(e stand.Event) bool {
 			return e.Kind == "limit" && strings.Contains(e.Raw, `"operation":"update"`) && strings.Contains(e.Raw, `"resource":"memory"`)
 		})
@@ -294,7 +294,13 @@ func TestStartErrors(t *testing.T) {
 				result, err := idle.Exec(h.ctx, command...)
 				execs[j] = fmt.Sprint(result.Status, " ", err)
 			}
-			end := func(s string) string { return s[max(strings.LastIndex(s, "exec: \""), 0):] }
+			end := func(s string) string {
+				s = s[max(strings.LastIndex(s, "exec: \""), 0):]
+				if delegate == stand.Kata { // whose shim makes a code of the words "not found", which containerd 1.7 appends
+					s = strings.TrimSuffix(strings.TrimSuffix(s, ": not found"), ": unknown")
+				}
+				return s
+			}
 			if end(texts[0]) != end(texts[1]) {
 				t.Errorf("%v:\nalone   %s\nthrough %s", command, texts[0], texts[1])
 			}
@@ -364,8 +370,10 @@ func TestExecSessions(t *testing.T) {
 	})
 }
 
-// A first process that leaves its mount namespace could show the delegate another helper: its execs are refused.
+// A first process that leaves its mount namespace could show the delegate another helper: its execs are refused. (Kata's agent
+// gives an exec the namespaces that it made at Create, whatever the first process did since: TestExecAfterUnshareInGuest.)
 func TestExecAfterUnshare(t *testing.T) {
+	only(t, stand.Runc)
 	eachVersion(t, func(t *testing.T, h *harness) {
 		p := h.pod(stand.PodConfig{Handler: tuned, Annotations: map[string]string{"metsuke.dev/profile": "inherits"}})
 		c := p.run(stand.ContainerConfig{

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/guest/rendezvous"
+	"metsuke.dev/metsuke/integration/parity/probe"
 	"metsuke.dev/metsuke/internal/launchtest"
 	"metsuke.dev/metsuke/shim/bundle"
 )
@@ -50,6 +51,9 @@ func prepare(dir string) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("they need root")
 	}
+	if len(forms) == 0 {
+		return fmt.Errorf("METSUKE_PLACEMENT is %q; it is host or guest", os.Getenv("METSUKE_PLACEMENT"))
+	}
 	if runcPath = os.Getenv("METSUKE_RUNC"); runcPath == "" {
 		if runcPath, err = exec.LookPath("runc"); err != nil {
 			return fmt.Errorf("set METSUKE_RUNC, or have runc in PATH: %w", err)
@@ -59,8 +63,8 @@ func prepare(dir string) (err error) {
 		return err
 	}
 	probePath = filepath.Join(dir, "probe")
-	if out, err := exec.Command("cc", "-static", "-O1", "-o", probePath, "testdata/probe.c").CombinedOutput(); err != nil {
-		return fmt.Errorf("compile the probe: %w\n%s", err, out)
+	if err := probe.Build(probePath); err != nil {
+		return err
 	}
 	if err := os.Chmod(dir, 0o711); err != nil { // containers in a user namespace go through it
 		return err
@@ -76,6 +80,7 @@ type world struct {
 	t        testing.TB
 	dir      string
 	launched bool
+	form     form // of what is launched
 	rv       *rendezvous.Rendezvous
 	helper   rendezvous.FileID
 	filter   []byte
@@ -91,7 +96,7 @@ func newWorld(t testing.TB, launched bool) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, launched: launched, filter: launchtest.NotifyFilter()}
+	w := &world{t: t, dir: dir, launched: launched, form: forms[0], filter: launchtest.NotifyFilter()}
 	w.must(os.Chmod(dir, 0o711))
 	for _, sub := range []string{"bundle/rootfs/bin", "bundle/rootfs/dir", "bundle/rootfs/etc", "bundle/rootfs/home/user", "state", "rendezvous"} {
 		w.must(os.MkdirAll(filepath.Join(dir, sub), 0o755))

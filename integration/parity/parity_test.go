@@ -7,10 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"metsuke.dev/metsuke/integration/parity/probe"
 )
 
 // TestTable is the cross product of what decides over a process's identity: user, no_new_privs, the
@@ -148,6 +151,34 @@ func TestInheritedCapabilities(t *testing.T) {
 	}
 }
 
+// TestSessionOfItsOwn starts exec sessions that ask for less, or other, than the container has. (Whatever OOM score one asks for,
+// runc gives it the container's.)
+func TestSessionOfItsOwn(t *testing.T) {
+	tests := map[string]func(*specs.Process){
+		"lower limits": func(p *specs.Process) {
+			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 777, Hard: 888}, {Type: "RLIMIT_CORE", Hard: 4096}}
+		},
+		"no_new_privs":       func(p *specs.Process) { p.NoNewPrivileges = true },
+		"fewer capabilities": func(p *specs.Process) { p.Capabilities = capSets(default14[:3], nil) },
+		"no capabilities":    func(p *specs.Process) { p.Capabilities = capSets(nil, nil) },
+	}
+	if slices.Contains(allCapabilities(t), "CAP_SYS_RESOURCE") { // without, not even the launcher raises one
+		tests["higher limits"] = func(p *specs.Process) {
+			p.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 777, Hard: 8888}}
+		}
+	}
+	for name, change := range tests {
+		for _, uid := range []uint32{0, 1000} {
+			t.Run(fmt.Sprintf("%s, uid %d", name, uid), func(t *testing.T) {
+				compare(t, func(*specs.Spec) {}, func(p *specs.Process) {
+					p.User.UID = uid
+					change(p)
+				})
+			})
+		}
+	}
+}
+
 func userNamespace(s *specs.Spec) {
 	s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: "user"})
 	s.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
@@ -160,15 +191,20 @@ func compare(t *testing.T, edit func(*specs.Spec), session ...func(*specs.Proces
 	t.Helper()
 	t.Parallel()
 	alone := observe(t, newWorld(t, false), edit, session)
-	launched := observe(t, newWorld(t, true), edit, session)
 	for _, what := range []string{"init", "exec"} {
-		want, got := alone[what], launched[what]
-		if len(want) < 50 {
-			t.Fatalf("%s: the report of the probe has %d lines only: %v", what, len(want), want)
+		if len(alone[what]) < 50 {
+			t.Fatalf("%s: the report of the probe has %d lines only: %v", what, len(alone[what]), alone[what])
 		}
-		want["status.Seccomp"], want["status.Seccomp_filters"] = "2", "1"
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-alone +launched):\n%s", what, diff)
+		alone[what]["status.Seccomp"], alone[what]["status.Seccomp_filters"] = "2", "1"
+	}
+	for _, form := range forms {
+		w := newWorld(t, true)
+		w.form = form
+		launched := observe(t, w, edit, session)
+		for _, what := range []string{"init", "exec"} {
+			if diff := cmp.Diff(alone[what], launched[what]); diff != "" {
+				t.Errorf("%s, %s (-alone +launched):\n%s", what, form.name, diff)
+			}
 		}
 	}
 }
@@ -198,7 +234,7 @@ func observe(t *testing.T, w *world, edit func(*specs.Spec), change []func(*spec
 	if err := w.start(init); err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]map[string]string{"init": compared(init.report(), w.cgroup(), namespaced)}
+	out := map[string]map[string]string{"init": probe.Read(init.report(), namespaced, w.cgroup(), "CGROUP")}
 
 	proc := *spec.Process
 	proc.Args = []string{proc.Args[0], "once"}
@@ -210,7 +246,7 @@ func observe(t *testing.T, w *world, edit func(*specs.Spec), change []func(*spec
 	if err != nil {
 		t.Fatal(err)
 	}
-	out["exec"] = compared(session.report(), w.cgroup(), false)
+	out["exec"] = probe.Read(session.report(), false, w.cgroup(), "CGROUP")
 	if status, stderr := session.wait(); status != 0 || stderr != "" {
 		t.Errorf("exec session: exit status %d, stderr %q", status, stderr)
 	}

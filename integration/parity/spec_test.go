@@ -56,38 +56,6 @@ func runtimeDefault(t testing.TB, s *specs.Spec) {
 	s.Linux.Seccomp = seccomp.DefaultProfile(s)
 }
 
-// compared turns a report into what must be alike in both runs, or not. namespaced says that the pid
-// is the first of its namespace.
-func compared(report, cgroup string, namespaced bool) map[string]string {
-	out := map[string]string{}
-	for line := range strings.Lines(report) {
-		name, value, ok := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
-		if !ok {
-			continue
-		}
-		switch name {
-		case "status.SigQ", "status.VmPeak", "status.VmSize", "status.VmHWM", "status.VmRSS", "status.RssAnon",
-			"status.RssFile", "status.RssShmem", "status.VmData", "status.VmStk", "status.VmPTE",
-			"status.voluntary_ctxt_switches", "status.nonvoluntary_ctxt_switches":
-			continue // chance
-		case "/proc/self/cgroup":
-			value = strings.ReplaceAll(value, cgroup, "CGROUP")
-		case "pid", "ppid", "status.Pid", "status.PPid", "status.Tgid", "status.NSpid", "status.NStgid",
-			"status.NSpgid", "status.NSsid":
-			if !namespaced {
-				continue // an exec session's, for the launcher's threads have taken numbers, or the host's
-			}
-		}
-		if strings.HasPrefix(name, "fd.") {
-			if before, _, ok := strings.Cut(value, " link pipe:"); ok {
-				value = before + " link pipe"
-			}
-		}
-		out[name] = value
-	}
-	return out
-}
-
 // cgroupParent is where the tests' cgroups are.
 const cgroupParent = "/metsuke-parity/"
 

@@ -11,6 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/integration/parity/probe"
 )
 
 // TestTerminal compares processes that have a terminal, and control it.
@@ -38,14 +40,14 @@ func TestTerminal(t *testing.T) {
 				init, err := w.create(spec, "--console-socket", w.consoleSocket())
 				w.must(err)
 				w.must(w.start(init))
-				reports[i]["init"] = compared(init.reportFrom(<-terminal), w.cgroup(), true)
+				reports[i]["init"] = probe.Read(init.reportFrom(<-terminal), true, w.cgroup(), "CGROUP")
 
 				proc := *spec.Process
 				proc.Args = []string{"probe", "once"}
 				terminal = w.console()
 				session, err := w.exec(&proc, "--console-socket", w.consoleSocket())
 				w.must(err)
-				reports[i]["exec"] = compared(session.reportFrom(<-terminal), w.cgroup(), false)
+				reports[i]["exec"] = probe.Read(session.reportFrom(<-terminal), false, w.cgroup(), "CGROUP")
 				if status, _ := session.wait(); status != 0 {
 					t.Errorf("exec session: exit status %d", status)
 				}

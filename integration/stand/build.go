@@ -3,12 +3,15 @@
 package stand
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -40,9 +43,14 @@ func build(sets []string) error {
 		}
 	}
 
-	// Binaries lie in the cache, not in a temporary directory: one run after the other reuses them, and the go command
-	// writes them anew only when their sources changed.
-	cache := filepath.Join(CacheDir(), "bin")
+	cache := binDir(root)
+	for _, d := range delegates {
+		if !slices.ContainsFunc(d.tools(), func(set string) bool { return !slices.Contains(sets, set) }) {
+			if err := d.build(root); err != nil {
+				return err
+			}
+		}
+	}
 	if os.Getenv(workloadVariable) == "" {
 		out := filepath.Join(cache, "workload")
 		if err := goBuild(root, out, "./cmd/workload"); err != nil {
@@ -62,6 +70,13 @@ func build(sets []string) error {
 		}
 	}
 	return os.Setenv(binVariable, cache)
+}
+
+// binDir is where binaries lie that are built of this checkout: a directory of its own, or a run from another checkout would
+// replace what a guest is being started with. Not a temporary one: one run after the other reuses them.
+func binDir(root string) string {
+	sum := sha256.Sum256([]byte(root))
+	return filepath.Join(CacheDir(), "bin", hex.EncodeToString(sum[:8]))
 }
 
 // goBuild builds one static binary. It is written beside its place and renamed there, because another stand may run it.
@@ -113,11 +128,20 @@ func CacheDir() string {
 	return filepath.Join(os.TempDir(), "metsuke-cache")
 }
 
-// Tool is the path of a program of a tool set, such as Tool("critools", "crictl").
-func Tool(set, name string) (string, error) {
+// ToolSet is the directory of a tool set. Its name is another one when what the set is made of changes.
+func ToolSet(set string) (string, error) {
 	dir := os.Getenv(setVariable + set)
 	if dir == "" {
 		return "", fmt.Errorf("tool set %q was not named in Enter", set)
+	}
+	return dir, nil
+}
+
+// Tool is the path of a program of a tool set, such as Tool("critools", "crictl").
+func Tool(set, name string) (string, error) {
+	dir, err := ToolSet(set)
+	if err != nil {
+		return "", err
 	}
 	path := filepath.Join(dir, name)
 	if _, err := os.Stat(path); err != nil {

@@ -74,12 +74,15 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
     bin_dirs = ["{{.CNI}}"]
     conf_dir = "{{.Dir}}/net.d"
   [plugins.'io.containerd.cri.v1.runtime'.containerd]
-    default_runtime_name = "runc"
+    default_runtime_name = "{{.Delegate}}"
 {{- range .Handlers}}
     [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}]
       runtime_type = "{{.RuntimeType}}"
-      pod_annotations = ["metsuke.dev/*"]
+      pod_annotations = ["metsuke.dev/*"{{range $.Annotations}}, "{{.}}"{{end}}]
       container_annotations = ["metsuke.dev/*"]
+{{- range .Lines}}
+      {{.}}
+{{- end}}
 {{- if .Options}}
       [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.{{.Name}}.options]
 {{- end}}
@@ -115,12 +118,15 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
     conf_dir = "{{.Dir}}/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
-    default_runtime_name = "runc"
+    default_runtime_name = "{{.Delegate}}"
 {{- range .Handlers}}
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{{.Name}}]
       runtime_type = "{{.RuntimeType}}"
-      pod_annotations = ["metsuke.dev/*"]
+      pod_annotations = ["metsuke.dev/*"{{range $.Annotations}}, "{{.}}"{{end}}]
       container_annotations = ["metsuke.dev/*"]
+{{- range .Lines}}
+      {{.}}
+{{- end}}
 {{- if .Options}}
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.{{.Name}}.options]
 {{- end}}
@@ -154,33 +160,31 @@ func (s *Stand) writeConfig() error {
 	}
 	type handler struct {
 		Name, RuntimeType string
-		Options           []string
+		Lines, Options    []string
 	}
+	delegate := s.installed
 	data := struct {
-		Dir, Level, Pause, CNI string
-		RestrictOOM            bool
-		Disabled               []string
-		Handlers               []handler
+		Dir, Level, Pause, CNI, Delegate string
+		RestrictOOM                      bool
+		Disabled, Annotations            []string
+		Handlers                         []handler
 	}{
-		Dir: s.Dir, Level: "debug", Pause: ImagePause, CNI: filepath.Dir(cni),
+		Dir: s.Dir, Level: "debug", Pause: ImagePause, CNI: filepath.Dir(cni), Delegate: s.Delegate.Name,
 		// A negative score needs CAP_SYS_RESOURCE, which root in some sandboxes lacks.
-		RestrictOOM: !hasCapability(unix.CAP_SYS_RESOURCE),
+		RestrictOOM: !HasCapability(unix.CAP_SYS_RESOURCE),
 		Disabled:    disabledPlugins[s.running],
+		Annotations: delegate.annotations,
+		Handlers: []handler{{
+			Name: s.Delegate.Name, RuntimeType: delegate.runtimeType, Options: delegate.options,
+			Lines: append(delegate.alone, delegate.handler...),
+		}},
 	}
-	runc, err := Tool("runc", "runc")
-	if err != nil {
-		return err
-	}
-	data.Handlers = append(data.Handlers, handler{
-		Name: "runc", RuntimeType: "io.containerd.runc.v2",
-		Options: []string{fmt.Sprintf("BinaryName = %q", runc), "SystemdCgroup = false"},
-	})
 	for _, h := range s.options.Handlers {
 		path, err := s.writeHandler(h)
 		if err != nil {
 			return err
 		}
-		entry := handler{Name: h.Name, RuntimeType: "io.containerd.metsuke.v2"}
+		entry := handler{Name: h.Name, RuntimeType: "io.containerd.metsuke.v2", Lines: delegate.handler}
 		if !h.DefaultPlace {
 			entry.Options = []string{fmt.Sprintf("ConfigPath = %q", path)}
 		}
@@ -221,13 +225,9 @@ func (s *Stand) StartContainerd(ctx context.Context) error {
 	cmd := exec.Command(binary, "--config", filepath.Join(s.Dir, "config.toml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Dir = s.Dir
-	runc, err := Tool("runc", "runc")
-	if err != nil {
-		return err
-	}
 	// The shims are found by PATH: the version's own runc shim, and Metsuke's.
-	path := strings.Join([]string{filepath.Dir(binary), os.Getenv(binVariable), filepath.Dir(runc), os.Getenv("PATH")}, ":")
-	cmd.Env = append(withoutVariable(os.Environ(), "PATH"), "PATH="+path)
+	path := append([]string{filepath.Dir(binary), os.Getenv(binVariable)}, s.installed.path...)
+	cmd.Env = append(withoutVariable(os.Environ(), "PATH"), "PATH="+strings.Join(append(path, os.Getenv("PATH")), ":"))
 	cmd.Env = append(cmd.Env, s.options.Environment...)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // a Ctrl-C is for the stand, which then ends containerd itself
 	if err := cmd.Start(); err != nil {
@@ -291,14 +291,6 @@ func (s *Stand) Upgrade(ctx context.Context, version Version) error {
 		return err
 	}
 	return s.StartContainerd(ctx)
-}
-
-// ContainerdPID is containerd's process, or 0.
-func (s *Stand) ContainerdPID() int {
-	if s.containerd == nil {
-		return 0
-	}
-	return s.containerd.Process.Pid
 }
 
 // LogPath is containerd's log; what shims write to theirs comes there too, at level debug.

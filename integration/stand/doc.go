@@ -10,5 +10,7 @@
 // network go with their namespaces, and the outer process removes the cgroups and fails when it cannot. Inside, all
 // processes, mounts and cgroups that exist belong to the stand, so [Snapshot] and [Leaks] are exact.
 //
+// What runs the pods is a parameter, a [Delegate]: [Runc], or [Kata] with a guest of its own for each pod.
+//
 // It needs root. It works on cgroup v2, and on v1 with or without a unified hierarchy.
 package stand

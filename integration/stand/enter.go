@@ -38,6 +38,13 @@ func EnterCommand() string {
 // sets names the tool sets to build (see tools/build.sh): "containerd2", "containerd1", "runc", "cni", "critools".
 // Call it first in main or TestMain, before any goroutine that matters.
 func Enter(sets ...string) {
+	EnterPrepared(func() ([]string, func() error, error) { return sets, func() error { return nil }, nil })
+}
+
+// EnterPrepared is [Enter] with work of the caller's outside: prepare runs first, and says which tool sets to build; release, which is
+// for what namespaces do not hold back, runs when all that was in them has ended. What prepare puts into the environment is there
+// inside too.
+func EnterPrepared(prepare func() (sets []string, release func() error, err error)) {
 	switch os.Getenv(stageVariable) {
 	case stageInside:
 		if err := os.Unsetenv(stageVariable); err != nil {
@@ -50,7 +57,7 @@ func Enter(sets ...string) {
 		}
 		os.Exit(code)
 	default:
-		code, err := runOutside(sets)
+		code, err := runOutside(prepare)
 		if err != nil {
 			fail(err)
 		}
@@ -64,10 +71,15 @@ func fail(err error) {
 }
 
 // runOutside builds what needs the network, makes the cgroups, and runs stage init in new namespaces.
-func runOutside(sets []string) (code int, err error) {
+func runOutside(prepare func() ([]string, func() error, error)) (code int, err error) {
 	if os.Geteuid() != 0 {
 		return 0, errors.New("must run as root: it makes namespaces, cgroups and containers")
 	}
+	sets, release, err := prepare()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
 	if err := build(sets); err != nil {
 		return 0, err
 	}

@@ -21,15 +21,26 @@ type Handler struct {
 	Profiles map[string]string
 	// Default is the profile of pods that no binding and no annotation gives one. "" is "baseline".
 	Default string
-	// Config is added to its config.toml, after what the stand says itself.
-	Config string
+	// Config is added to its config.toml, after what the stand says itself; Delegate to the table [delegate] there.
+	Config, Delegate string
+	// Placement is where its supervisors run; "" is what Metsuke does by itself under the stand's delegate.
+	Placement Placement
 	// DefaultPlace puts its config.toml at /etc/metsuke, where the shim looks without being told, and leaves containerd's
 	// options table out. Only one handler of a program can have that. (With an options table, containerd 2.x refuses user
 	// namespaces under any runtime but runc's.)
 	DefaultPlace bool
 }
 
-// The handlers that most programs want: Metsuke with its built-in profiles, beside "runc", the delegate alone.
+// Placement is where the supervisor of a container runs.
+type Placement string
+
+// The placements.
+const (
+	Host  Placement = "host"
+	Guest Placement = "guest"
+)
+
+// The handlers that most programs want: Metsuke with its built-in profiles, beside the delegate alone.
 const (
 	HandlerBaseline    = "metsuke"
 	HandlerPassthrough = "metsuke-passthrough"
@@ -39,12 +50,12 @@ const (
 func StandardHandlers() []Handler {
 	return []Handler{
 		{Name: HandlerBaseline},
-		{Name: HandlerPassthrough, Profiles: map[string]string{"passthrough.yaml": bindAll("passthrough")}},
+		{Name: HandlerPassthrough, Profiles: map[string]string{"passthrough.yaml": BindAll("passthrough")}},
 	}
 }
 
-// bindAll is a binding that gives every pod one profile.
-func bindAll(profile string) string {
+// BindAll is the document of a binding that gives every pod one profile.
+func BindAll(profile string) string {
 	return fmt.Sprintf(`apiVersion: metsuke.dev/v1alpha1
 kind: ProfileBinding
 metadata: {name: everywhere}
@@ -112,8 +123,7 @@ func (p *Pod) StreamDirs(handler string) (map[string]string, error) {
 	return dirs, nil
 }
 
-// Events reads the audit stream of one of the pod's containers, all segments, in order. A stream with a gap in seq, or a
-// line that is not a whole record, is an error.
+// Events reads the audit stream of one of the pod's containers.
 func (p *Pod) Events(handler, container string) ([]Event, error) {
 	dirs, err := p.StreamDirs(handler)
 	if err != nil {
@@ -123,6 +133,12 @@ func (p *Pod) Events(handler, container string) ([]Event, error) {
 	if !ok {
 		return nil, fmt.Errorf("no stream of container %s under %s: %w", container, p.stand.AuditDir(handler), os.ErrNotExist)
 	}
+	return ReadStream(dir)
+}
+
+// ReadStream reads the audit stream in a directory, all segments, in order. A stream with a gap in seq, or a line that is not a
+// whole record, is an error.
+func ReadStream(dir string) ([]Event, error) {
 	segments, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
 	if err != nil {
 		return nil, err
@@ -166,16 +182,8 @@ func decodeEvent(line []byte) (Event, error) {
 
 // writeHandler writes the handler's directory and returns the path of its config.toml.
 func (s *Stand) writeHandler(h Handler) (string, error) {
-	if h.Name == "" || h.Name == "runc" {
+	if h.Name == "" || h.Name == s.Delegate.Name {
 		return "", errors.New("a handler needs a name of its own")
-	}
-	runc, err := Tool("runc", "runc")
-	if err != nil {
-		return "", err
-	}
-	delegate, err := Tool(s.Version.Set(), "containerd-shim-runc-v2")
-	if err != nil {
-		return "", err
 	}
 	if h.Default == "" {
 		h.Default = "baseline"
@@ -190,22 +198,29 @@ func (s *Stand) writeHandler(h Handler) (string, error) {
 			return "", err
 		}
 	}
+	placement := ""
+	if h.Placement != "" {
+		placement = fmt.Sprintf("placement = %q\n", h.Placement)
+	}
+	delegate := s.installed
 	config := fmt.Sprintf(`version = 1
 default_profile = %q
 [delegate]
 binary = %q
-runtime_type = "io.containerd.runc.v2"
+runtime_type = %q
+%s
 [delegate.options]
-BinaryName = %q
-SystemdCgroup = false
+%s
 [supervisor]
-placement = "host"
-helper = %q
+%shelper = %q
 [directories]
 profiles = %q
 audit = %q
 state = %q
-%s`, h.Default, delegate, runc, Metsuke("metsuke-guest"), s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), h.Config)
+[deadlines]
+armed = "2m" # emulated machines are slow, and busy ones are: time is not what is tested
+%s`, h.Default, delegate.shim, delegate.runtimeType, h.Delegate, strings.Join(delegate.options, "\n"), placement, Metsuke("metsuke-guest"),
+		s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), h.Config)
 	path := s.ConfigPath(h.Name)
 	if h.DefaultPlace {
 		path = defaultConfig

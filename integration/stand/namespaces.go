@@ -34,12 +34,8 @@ func setUpNamespaces() error {
 		return fmt.Errorf("mount tmpfs on %s: %w", Dir, err)
 	}
 	// A configuration at Metsuke's default place, without a change to the machine's.
-	upper, work := filepath.Join(Dir, "etc", "upper"), filepath.Join(Dir, "etc", "work")
-	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+	if err := Overlay("/etc"); err != nil {
 		return err
-	}
-	if err := unix.Mount("etc", "/etc", "overlay", 0, "lowerdir=/etc,upperdir="+upper+",workdir="+work); err != nil {
-		return fmt.Errorf("mount an overlay on /etc: %w", err)
 	}
 	// Mounts of pods go from containerd to its shims and on into containers.
 	if err := unix.Mount("", "/run", "", unix.MS_REC|unix.MS_SHARED, ""); err != nil {
@@ -56,6 +52,19 @@ func setUpNamespaces() error {
 		return err
 	}
 	return loopbackUp()
+}
+
+// Overlay lets what is inside write below a directory of the machine without changing it there.
+func Overlay(dir string) error {
+	layers := filepath.Join(Dir, "overlays", dir)
+	upper, work := filepath.Join(layers, "upper"), filepath.Join(layers, "work")
+	if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
+		return err
+	}
+	if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work); err != nil {
+		return fmt.Errorf("mount an overlay on %s: %w", dir, err)
+	}
+	return nil
 }
 
 // loopbackUp is `ip link set lo up`.
@@ -83,8 +92,8 @@ func writeFile(path, content string) error {
 	return nil
 }
 
-// hasCapability reports whether this process has the capability in its effective set (capabilities(7)).
-func hasCapability(number uint) bool {
+// HasCapability reports whether this process has the capability in its effective set (capabilities(7)).
+func HasCapability(number uint) bool {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return false

@@ -4,8 +4,10 @@ package stand
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,9 +18,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// PodConfig says how a pod is to be run. The zero value is a pod under runc, with a network, in namespace "default".
+// PodConfig says how a pod is to be run. The zero value is a pod under the delegate alone, with a network, in namespace "default".
 type PodConfig struct {
-	Handler     string // runtime handler; "" is "runc"
+	Handler     string // runtime handler; "" is the delegate alone
 	Name        string // made up when empty
 	Namespace   string // "" is "default"
 	Annotations map[string]string
@@ -31,7 +33,8 @@ type Pod struct {
 	ID     string
 	Config *runtimeapi.PodSandboxConfig
 
-	stand *Stand
+	stand   *Stand
+	handler string
 }
 
 var podCount atomic.Uint64
@@ -46,7 +49,7 @@ func (s *Stand) RunPod(ctx context.Context, config PodConfig) (*Pod, error) {
 		config.Namespace = "default"
 	}
 	if config.Handler == "" {
-		config.Handler = "runc"
+		config.Handler = s.Delegate.Name
 	}
 	uid := fmt.Sprintf("00000000-0000-4000-8000-%012d", number)
 	sandbox := &runtimeapi.PodSandboxConfig{
@@ -78,7 +81,7 @@ func (s *Stand) RunPod(ctx context.Context, config PodConfig) (*Pod, error) {
 	if err != nil {
 		return nil, fmt.Errorf("run pod %s under %s: %w", config.Name, config.Handler, err)
 	}
-	return &Pod{ID: reply.GetPodSandboxId(), Config: sandbox, stand: s}, nil
+	return &Pod{ID: reply.GetPodSandboxId(), Config: sandbox, stand: s, handler: config.Handler}, nil
 }
 
 // Pull makes sure that containerd has the image.
@@ -95,7 +98,7 @@ func (s *Stand) Pull(ctx context.Context, reference string) error {
 }
 
 // Remove stops the pod and removes it with its containers.
-func (p *Pod) Remove(ctx context.Context) error { return p.stand.removePod(ctx, p.ID) }
+func (p *Pod) Remove(ctx context.Context) error { return p.stand.removePod(ctx, p.ID, p.handler) }
 
 // Stop stops the pod's containers and its sandbox.
 func (p *Pod) Stop(ctx context.Context) error {
@@ -109,12 +112,28 @@ func (p *Pod) Status(ctx context.Context) (*runtimeapi.PodSandboxStatus, error) 
 	return reply.GetStatus(), err
 }
 
-func (s *Stand) removePod(ctx context.Context, id string) error {
+func (s *Stand) removePod(ctx context.Context, id, handler string) error {
 	if _, err := s.Runtime.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
 		return fmt.Errorf("stop pod %.12s: %w", id, err)
 	}
 	if _, err := s.Runtime.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
 		return fmt.Errorf("remove pod %.12s: %w", id, err)
+	}
+	if handler == s.Delegate.Name {
+		return s.removeShimSockets(id)
+	}
+	return nil
+}
+
+// removeShimSockets removes the sockets of a pod's shim, where containerd's library for shims puts them
+// (pkg/shim/util_unix.go). A shim that is killed leaves one of them, and Kata's ends by killing itself
+// (pkg/containerd-shim-v2/service.go, Shutdown).
+func (s *Stand) removeShimSockets(id string) error {
+	for _, name := range []string{"", "debug"} {
+		sum := sha256.Sum256([]byte(filepath.Join(s.Endpoint(), "k8s.io", id, name)))
+		if err := os.Remove(fmt.Sprintf("/run/containerd/s/%x", sum)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
@@ -136,7 +155,7 @@ func (s *Stand) RemoveAllPods(ctx context.Context) error {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			problems[i] = s.removePod(ctx, item.GetId())
+			problems[i] = s.removePod(ctx, item.GetId(), item.GetRuntimeHandler())
 		})
 	}
 	all.Wait()

@@ -16,13 +16,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// imageRegistry serves images from memory, on loopback in the stand's network namespace, under every registry's name.
+// imageRegistry serves images from memory, in the stand's network namespace, under every registry's name.
 type imageRegistry struct {
 	address string
 }
 
-func startRegistry() (*imageRegistry, error) {
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+func startRegistry(host string) (*imageRegistry, error) {
+	listener, err := net.Listen("tcp4", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return nil, fmt.Errorf("image registry: %w", err)
 	}

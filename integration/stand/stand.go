@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,21 +23,24 @@ import (
 // Options say what a stand is made of. The zero value is containerd 2.4 with the handler "runc" alone.
 type Options struct {
 	Version     Version   // default V2
-	Handlers    []Handler // Metsuke's runtime handlers, beside "runc"
+	Delegate    *Delegate // default Runc; the handler of its name is it alone
+	Handlers    []Handler // Metsuke's runtime handlers, all with that delegate
 	Environment []string  // added to containerd's, and so to the shims'
 }
 
 // Stand is one containerd with its images and its network. Its methods are safe for concurrent use, except those that
 // start, stop and close containerd.
 type Stand struct {
-	Version Version
-	Dir     string                          // everything of this containerd
-	Runtime runtimeapi.RuntimeServiceClient // CRI
-	Images  runtimeapi.ImageServiceClient   // CRI
+	Version  Version
+	Delegate *Delegate
+	Dir      string                          // everything of this containerd
+	Runtime  runtimeapi.RuntimeServiceClient // CRI
+	Images   runtimeapi.ImageServiceClient   // CRI
 
 	options    Options
-	running    Version // of containerd; another one than Version after Upgrade
-	registry   string  // its URL
+	installed  *installation // of the delegate
+	running    Version       // of containerd; another one than Version after Upgrade
+	registry   string        // its URL
 	containerd *exec.Cmd
 	exited     chan struct{} // closed when containerd has ended
 	conn       *grpc.ClientConn
@@ -50,11 +54,15 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	if options.Version == "" {
 		options.Version = V2
 	}
-	if err := startShared(); err != nil {
+	if options.Delegate == nil {
+		options.Delegate = Runc
+	}
+	if err := startShared("127.0.0.1"); err != nil {
 		return nil, err
 	}
 	s := &Stand{
 		Version:  options.Version,
+		Delegate: options.Delegate,
 		running:  options.Version,
 		Dir:      filepath.Join(Dir, options.Version.Set()),
 		options:  options,
@@ -67,8 +75,13 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	installed, err := options.Delegate.install(s)
+	if err != nil {
+		return nil, fmt.Errorf("delegate %s: %w", options.Delegate.Name, err)
+	}
+	s.installed = installed
 	if err := s.writeConfig(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, installed.close())
 	}
 	conn, err := grpc.NewClient("unix://"+s.Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)),
@@ -78,7 +91,7 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 			MinConnectTimeout: 10 * time.Second,
 		}))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, installed.close())
 	}
 	s.conn = conn
 	s.Runtime = runtimeapi.NewRuntimeServiceClient(conn)
@@ -89,8 +102,21 @@ func Start(ctx context.Context, options Options) (*Stand, error) {
 	return s, nil
 }
 
+// ServeImages serves the images of all stands to containerds that are none, at every address of the stand's network, and returns the
+// port. A program that starts a [Stand] too has them at loopback alone, and cannot.
+func ServeImages() (port string, err error) {
+	if shared != nil {
+		return "", errors.New("the images are served at loopback already")
+	}
+	if err := startShared("0.0.0.0"); err != nil {
+		return "", err
+	}
+	_, port, err = net.SplitHostPort(shared.address)
+	return port, err
+}
+
 // startShared starts the registry, filled, with a program's first stand.
-func startShared() error {
+func startShared(host string) error {
 	if shared != nil {
 		return nil
 	}
@@ -98,7 +124,7 @@ func startShared() error {
 	if err != nil {
 		return err
 	}
-	registry, err := startRegistry()
+	registry, err := startRegistry(host)
 	if err != nil {
 		return err
 	}
@@ -149,7 +175,7 @@ func (s *Stand) Close() error {
 	if s.containerd != nil {
 		problems = append(problems, s.RemoveAllPods(context.Background()), s.StopContainerd(unix.SIGTERM))
 	}
-	problems = append(problems, s.conn.Close())
+	problems = append(problems, s.conn.Close(), s.installed.close())
 	// What is still mounted below is reported as a leak by the caller's check; it must not keep the directory.
 	for _, mount := range mountsBelow(s.Dir) {
 		problems = append(problems, fmt.Errorf("left mounted: %s", mount))

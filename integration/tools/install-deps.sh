@@ -3,6 +3,8 @@
 #
 # Installs the Debian packages that building, testing and the stand need, where they are missing, and sees to a Go that
 # is new enough. Does nothing, quickly, when all is there.
+#
+#   install-deps.sh [kind]   kind: also what the kind stand needs
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
@@ -23,8 +25,17 @@ needs=(
   "strace              command:strace"              # demo and bench
   "curl                command:curl"                # the demo's agent
   "python3-minimal     command:python3"             # likewise
+  "qemu-system-x86     command:qemu-system-x86_64"  # the guests of the Kata stand; brings virtiofsd
+  "kmod                command:depmod"              # their kernel's modules
+  "cpio                command:cpio"                # the guest of the agent's own tests
   "ca-certificates     file:/etc/ssl/certs/ca-certificates.crt"
 )
+if [ "${1:-}" = kind ]; then
+  needs+=(
+    "wget               command:wget"                # debootstrap
+    "libdevmapper1.02.1 file:/usr/lib/$(uname -m)-linux-gnu/libdevmapper.so.1.02.1" # dockerd
+  )
+fi
 missing=()
 for need in "${needs[@]}"; do
   read -r package proof <<<"$need"

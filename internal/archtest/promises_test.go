@@ -39,7 +39,7 @@ func TestPromisesAreHeld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	named := regexp.MustCompile("`(\\w+\\.(?:Test|Fuzz)\\w+)`")
+	named := regexp.MustCompile("`([\\w-]+\\.(?:Test|Fuzz)\\w+)`")
 	rows := 0
 	for row := range strings.Lines(table) {
 		if !strings.HasPrefix(row, "| ") || strings.HasPrefix(row, "| #") {

@@ -133,3 +133,29 @@ func NewListener(t testing.TB) *os.File {
 	t.Cleanup(func() { f.Close() })
 	return f
 }
+
+// FilterSelf puts all threads of this process under a filter that allows everything, for good.
+func FilterSelf() error {
+	runtime.LockOSThread() // no_new_privs is the thread's, and goes with the filter to the others
+	defer runtime.UnlockOSThread()
+	return loadFilter(unix.SECCOMP_FILTER_FLAG_TSYNC, []unix.SockFilter{{Code: ret, K: allow}})
+}
+
+// RefuseHere puts the calling thread, and what it starts, under a filter that refuses one call.
+func RefuseHere(nr uint32, errno unix.Errno) error {
+	return loadFilter(0, []unix.SockFilter{
+		{Code: ldAbs}, {Code: jeq, Jf: 1, K: nr}, {Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(errno)}, {Code: ret, K: allow},
+	})
+}
+
+func loadFilter(flags uintptr, insns []unix.SockFilter) error {
+	prog := unix.SockFprog{Len: uint16(len(insns)), Filter: &insns[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

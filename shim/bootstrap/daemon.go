@@ -54,7 +54,7 @@ func (p Program) serve(ctx context.Context, inv *invocation) error {
 }
 
 func (p Program) newDaemon(ctx context.Context, inv *invocation) (*daemon, error) {
-	st, err := readState(inv.podDir)
+	st, err := ReadState(inv.podDir)
 	if err != nil {
 		return nil, err
 	}

@@ -10,8 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
+	"google.golang.org/grpc/status"
 
 	"metsuke.dev/metsuke/shim/delegate"
+	"metsuke.dev/metsuke/shim/proxy"
 )
 
 // Deletion is one delete action. containerd runs delete for a container when its connection to the shim has ended: in
@@ -104,7 +109,7 @@ func (p Program) deleteByDelegate(
 // would have; by the address that containerd keeps in the bundle. It returns an empty State when there is nothing.
 func findState(inv *invocation, record *Record, settings Settings) *State {
 	if record != nil {
-		if st, err := readState(record.Dir); err == nil && st.Address == record.Address {
+		if st, err := ReadState(record.Dir); err == nil && st.Address == record.Address {
 			return st
 		}
 		st := record.State
@@ -112,7 +117,7 @@ func findState(inv *invocation, record *Record, settings Settings) *State {
 	}
 	if settings.StateDir != "" {
 		dir := podDir(settings.StateDir, inv)
-		if st, err := readState(dir); err == nil {
+		if st, err := ReadState(dir); err == nil {
 			return st
 		}
 		if _, err := os.Stat(dir); err == nil {
@@ -144,22 +149,35 @@ func bundleAddress(bundle string) string {
 func stateByAddress(root, address string) *State {
 	dirs, _ := os.ReadDir(root)
 	for _, e := range dirs {
-		if st, err := readState(filepath.Join(root, e.Name())); err == nil && st.Address == address {
+		if st, err := ReadState(filepath.Join(root, e.Name())); err == nil && st.Address == address {
 			return st
 		}
 	}
 	return &State{}
 }
 
+// answerPatience is how long delete waits for a word from a daemon that holds its lock.
+const answerPatience = time.Second
+
 // dead returns the lock of a pod whose daemon is dead, or nil if nothing is left of the pod, and whether the daemon
-// lives. A daemon whose delegate is dead is about to end, and is waited for.
+// lives. A daemon whose delegate is dead is about to end, and is waited for; so is one that was killed, whose connections
+// the kernel may close before its lock.
 func dead(ctx context.Context, st *State) (lock *os.File, alive bool) {
 	if st.Dir == "" {
 		return nil, false
 	}
 	lock, err := inspect(st.Dir)
-	if errors.Is(err, errHeld) && !st.Delegate.Process.Alive() {
+	if errors.Is(err, errHeld) && (!st.Delegate.Process.Alive() || !answers(ctx, st)) {
 		lock, err = released(ctx, st.Dir, dyingPatience)
 	}
 	return lock, errors.Is(err, errHeld)
+}
+
+// answers says that a pod's daemon speaks, or at least does not hang up.
+func answers(ctx context.Context, st *State) bool {
+	ctx, cancel := context.WithTimeout(ctx, answerPatience)
+	defer cancel()
+	err := proxy.Invoke(ctx, proxy.DialUnix(st.Address), st.TaskService(), "Connect", &taskapi.ConnectRequest{ID: st.ID}, &taskapi.ConnectResponse{})
+	_, refused := status.FromError(err)
+	return err == nil || refused || ctx.Err() != nil
 }

@@ -96,6 +96,15 @@ func fakeStart(ns, id, address string) error {
 		return err
 	}
 	path := filepath.Join(dir, fmt.Sprintf("%x", sha256.Sum256([]byte(address+ns+group)))[:16])
+	// Real shims have the moment between bind and listen in which another start takes the socket for a dead one's.
+	lock, err := os.OpenFile(dir+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		if c, derr := net.Dial("unix", path); derr == nil {

@@ -21,8 +21,8 @@ type Pod struct {
 func (p *Pod) Dial(ctx context.Context) (net.Conn, error) { return p.Delegate.Dial(ctx) }
 
 // TaskService is the name of the delegate's Task service, for calls of our own.
-func (p *Pod) TaskService() string {
-	return fmt.Sprintf("containerd.task.v%d.Task", p.Delegate.Version)
+func (s *State) TaskService() string {
+	return fmt.Sprintf("containerd.task.v%d.Task", s.Delegate.Version)
 }
 
 // Record writes a container's record into its bundle, replacing the one that is there. owner is kept for the delete

@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"golang.org/x/sys/unix"
@@ -89,52 +88,6 @@ func checkAddressFiles(t *testing.T, s *stand, p protocol, address string) {
 			t.Errorf("address in the bundle of %s is %q (%v), want %q", id, data, err, address)
 		}
 	}
-}
-
-func TestShimKilled(t *testing.T) {
-	everyDelegate(t, func(t *testing.T, s *stand, p protocol) {
-		group := map[string]string{"group": "pod", "io.containerd.runc.v2.group": "pod"}
-		s.makeBundle("pod", group)
-		s.makeBundle("app", group)
-		s.mustStart(p, "pod")
-		s.mustStart(p, "app")
-		pid, shim := s.delegatePID(), s.shimPID("pod")
-		kill(t, shim)
-		if !alive(pid) {
-			t.Fatal("the delegate died with the shim; the test does not show that delete ends it")
-		}
-		begun := time.Now()
-		if _, err := s.start(p, "app"); err == nil || !strings.Contains(err.Error(), "its Metsuke shim does not") {
-			t.Errorf("a container joined a pod without a shim: %v", err)
-		}
-		if d := time.Since(begun); d > joinPatience/2 {
-			t.Errorf("it took %v to refuse", d)
-		}
-		var wg sync.WaitGroup // containerd runs them at the same time
-		for _, id := range []string{"app", "pod"} {
-			wg.Go(func() { s.mustDelete(id) })
-		}
-		wg.Wait()
-		if alive(pid) {
-			t.Error("the delegate outlived delete")
-		}
-		if want := "pod alive=false lost=true"; !strings.Contains(s.losses(), want) {
-			t.Errorf("losses:\n%swant a line %q", s.losses(), want)
-		}
-	})
-}
-
-func TestDelegateKilled(t *testing.T) {
-	everyDelegate(t, func(t *testing.T, s *stand, p protocol) {
-		s.makeBundle("pod", nil)
-		s.mustStart(p, "pod")
-		shim := s.shimPID("pod")
-		if err := unix.Kill(s.delegatePID(), unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "shim ends", func() bool { return !alive(shim) })
-		s.mustDelete("pod")
-	})
 }
 
 // A start that finds what an earlier life of the same container left makes a new pod.

@@ -237,7 +237,7 @@ func (s *stand) podState() *State {
 	if len(dirs) != 1 {
 		s.t.Fatalf("%d pod directories, want one", len(dirs))
 	}
-	st, err := readState(filepath.Join(s.state(), dirs[0].Name()))
+	st, err := ReadState(filepath.Join(s.state(), dirs[0].Name()))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func endNew(ctx context.Context, d *delegate.Started) error {
 func (s *starter) prepare(ctx context.Context) error {
 	lock, err := claim(s.dir)
 	if errors.Is(err, errHeld) {
-		if st, serr := readState(s.dir); serr == nil && st.Delegate.Process.Alive() {
+		if st, serr := ReadState(s.dir); serr == nil && st.Delegate.Process.Alive() {
 			return nil // the container's own pod runs; the delegate will say what to do
 		}
 		// A daemon or a delete that is about to end.
@@ -123,7 +123,7 @@ func (s *starter) clear(ctx context.Context) error {
 	if len(entries) <= 1 {
 		return nil // the lock
 	}
-	if st, err := readState(s.dir); err == nil {
+	if st, err := ReadState(s.dir); err == nil {
 		if err := errors.Join(st.Delegate.End(ctx), removeSocket(st.Address)); err != nil {
 			return fmt.Errorf("leftovers in %s: %w", s.dir, err)
 		}

@@ -25,6 +25,7 @@ const (
 	eventsSocket = "events.sock"
 	lockFile     = "lock"
 	maxState     = 1 << 20 // of a state file, in bytes
+	keyBytes     = 16      // of a pod's key, whose hex digits name its directory
 )
 
 // State is what is kept of a pod. Fields are added and never change their meaning, so that the delete of another
@@ -58,7 +59,7 @@ type Record struct {
 // podDir is the directory of the pod that a start of this container would make.
 func podDir(root string, inv *invocation) string {
 	sum := sha256.Sum256([]byte(inv.address + "\x00" + inv.namespace + "\x00" + inv.id))
-	return filepath.Join(root, hex.EncodeToString(sum[:16]))
+	return filepath.Join(root, hex.EncodeToString(sum[:keyBytes]))
 }
 
 // ownAddress is where we serve what stands before a delegate: beside the delegate's socket, under a name that is
@@ -76,7 +77,25 @@ func ownAddress(delegateAddress string) (string, error) {
 	return address, nil
 }
 
-func readState(dir string) (*State, error) {
+// PodDirs returns the pods' directories under a state directory, sorted: also those of pods whose daemon is dead, and of
+// those that are being started or removed. A root that does not exist is an error that wraps os.ErrNotExist.
+func PodDirs(root string) ([]string, error) {
+	entries, err := os.ReadDir(root)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	var dirs []string
+	for _, e := range entries {
+		if key, err := hex.DecodeString(e.Name()); err == nil && len(key) == keyBytes && e.IsDir() {
+			dirs = append(dirs, filepath.Join(root, e.Name()))
+		}
+	}
+	return dirs, nil
+}
+
+// ReadState reads what is kept of the pod that has the directory. The error wraps os.ErrNotExist when there is nothing: a
+// start is under way, or the pod is gone.
+func ReadState(dir string) (*State, error) {
 	s := &State{}
 	if err := readJSON(filepath.Join(dir, stateFile), s); err != nil {
 		return nil, err

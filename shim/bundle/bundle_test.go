@@ -19,6 +19,7 @@ import (
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/guest/plan"
+	"metsuke.dev/metsuke/guest/private"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -33,6 +34,7 @@ type everything struct {
 	Moved   []plan.EnvVar
 	Was     Capabilities
 	seccomp *specs.LinuxSeccomp
+	plan    plan.Plan
 }
 
 func (e *everything) edits() []Edit {
@@ -40,16 +42,46 @@ func (e *everything) edits() []Edit {
 		ClampLimits(limits, cgroups.V2, &e.Changes),
 		TakeSeccomp(&e.seccomp),
 		MountPrivate("/var/lib/metsuke/guest-0123", "/run/metsuke/k8s.io/c1/sock"),
-		OnProcess(MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs("t0ken")),
+		OnProcess(MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs(Guest, "t0ken")),
 	}
+}
+
+// inGuestDir is the private directory of a container of a VM.
+const inGuestDir = private.Name("/.metsuke-0123")
+
+// inGuest is edits for a container of a VM.
+func (e *everything) inGuest() []Edit {
+	return []Edit{
+		RefuseAnnotations(nil), RefuseGuestFiles(), RefuseStartHooks(), WithResources(),
+		ClampLimits(limits, cgroups.V2, &e.Changes),
+		RaisePidsLimit(48),
+		TakeSeccomp(&e.seccomp),
+		MountPrivateInGuest(inGuestDir, "/var/lib/metsuke/guest-0123", true),
+		OnProcess(MoveGoEnv(&e.Moved), WidenForResident(true, nil, &e.Was), PrefixArgs(inGuestDir.GuestPath(), "t0ken")),
+	}
+}
+
+// pause is the edits for a pause container of a VM.
+func (*everything) pause() []Edit {
+	return []Edit{RefuseAnnotations(nil), WithResources(), SizeSandbox(limits, 16<<20), OnProcess(GuardCapabilities())}
 }
 
 // TestGolden rewrites what containerd's CRI plugin wrote (testdata/*.json, made by its own buildContainerSpec and
 // sandboxContainerSpec) and compares with testdata/*.golden.
 func TestGolden(t *testing.T) {
-	for _, name := range []string{"cri-2.4", "cri-1.7", "future"} {
-		t.Run(name, func(t *testing.T) {
-			in, err := os.ReadFile("testdata/" + name + ".json")
+	for _, c := range []struct {
+		in, name string
+		edits    func(*everything) []Edit
+	}{
+		{"cri-2.4", "cri-2.4", (*everything).edits},
+		{"cri-1.7", "cri-1.7", (*everything).edits},
+		{"future", "future", (*everything).edits},
+		{"cri-2.4", "cri-2.4-guest", (*everything).inGuest},
+		{"future", "future-guest", (*everything).inGuest},
+		{"sandbox-2.4", "sandbox-2.4-guest", (*everything).pause},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			in, err := os.ReadFile("testdata/" + c.in + ".json")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,13 +91,13 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			var e everything
-			if err := b.Apply(e.edits()...); err != nil {
+			if err := b.Apply(c.edits(&e)...); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.Commit(); err != nil {
 				t.Fatal(err)
 			}
-			if e.seccomp == nil || len(e.seccomp.Syscalls) == 0 {
+			if !strings.HasPrefix(c.name, "sandbox") && (e.seccomp == nil || len(e.seccomp.Syscalls) == 0) {
 				t.Error("the pod's seccomp profile was lost")
 			}
 			var got bytes.Buffer
@@ -78,7 +110,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			got.Write(append(beside, '\n'))
-			golden := "testdata/" + name + ".golden"
+			golden := "testdata/" + c.name + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 					t.Fatal(err)
@@ -134,7 +166,7 @@ func prefixed(t *testing.T, dir, token string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Apply(OnProcess(PrefixArgs(token))); err != nil {
+	if err := b.Apply(OnProcess(PrefixArgs(Guest, token))); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Commit(); err != nil {
@@ -225,7 +257,7 @@ func TestCommitThatFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Apply(OnProcess(PrefixArgs("a"))); err != nil {
+	if err := b.Apply(OnProcess(PrefixArgs(Guest, "a"))); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(dir, digestFile), 0o700); err != nil { // in the way of a rename

@@ -40,8 +40,8 @@ type Capabilities struct {
 	// Spec is all five sets; nil if there are none, which is not the same as empty ones: delegates then leave a
 	// root process what they have themselves.
 	Spec *specs.LinuxCapabilities
-	// Plan is what the launcher restores; execve(2) derives the permitted and effective sets from it. It is nil
-	// if Spec is, and the specification still names none.
+	// Plan is what the launcher restores; execve(2) derives the workload's permitted and effective sets from it. It is
+	// nil if Spec is, and the specification still names none.
 	Plan *plan.Caps
 }
 
@@ -66,13 +66,30 @@ func unnamed(uid uint32) (*specs.LinuxCapabilities, error) {
 	return &specs.LinuxCapabilities{Bounding: capabilities, Effective: held, Permitted: held}, nil
 }
 
-// widening is what loading a filter without no_new_privs and dropping to the original sets takes.
-var widening = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}
+// loading is what loading a filter without no_new_privs and dropping to the original sets takes.
+var loading = []string{"CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}
 
 // guarding keeps the workload away from the launcher of an exec session, which is of its own user, and, before it can
 // say that it is not dumpable, as open to it as any process: nobody without CAP_SYS_PTRACE may open the memory of a
 // process that has a capability which he has not (security/commoncap.c, cap_ptrace_access_check). CAP_SETPCAP drops it.
 var guarding = []string{"CAP_SETPCAP", "CAP_SYS_PTRACE"}
+
+// resident is what the resident needs, to see and kill the processes of any user, to open their files in procfs and those
+// of the cgroup, to mount, and to have a group that the workload's users are not; and what guarding and loading are for.
+var resident = []string{
+	"CAP_SYS_PTRACE", "CAP_SETPCAP", "CAP_SYS_ADMIN", "CAP_DAC_READ_SEARCH", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETGID",
+}
+
+// A widening says how capabilities are widened.
+type widening struct {
+	load, loadNNP []string // what the launcher needs without no_new_privs, and with it
+
+	// all says that these go into the inheritable and ambient sets too, whoever the user, and that absent capabilities are
+	// named: an exec gets them from the container, and it may be of another user.
+	all bool
+	// bound says that an exec ends with no more than the container's own sets, whatever it asks.
+	bound bool
+}
 
 // WidenCapabilities gives the launcher what it needs beside the process's own capabilities, and stores those in
 // was. It comes after [NoNewPrivileges], on which it depends:
@@ -87,6 +104,27 @@ var guarding = []string{"CAP_SETPCAP", "CAP_SYS_PTRACE"}
 // The user stays. container are the container's own capabilities, for the exec of a process that names none:
 // delegates then take the container's, which are widened. For init it is nil.
 func WidenCapabilities(container, was *Capabilities) ProcessEdit {
+	return widening{load: loading, loadNNP: guarding}.edit(container, was)
+}
+
+// WidenForResident is [WidenCapabilities] for guest placement. The resident is an exec of the container, and some
+// delegates (dropped: see delegate.Traits.ExecDrops) give execs the container's capabilities instead of their own. So
+// whatever the user and no_new_privs, everything that the resident needs goes into all five sets, of execs as well; with
+// dropped, CAP_SYS_RESOURCE too, by which the launcher of an exec restores resource limits and the OOM score. Absent
+// capabilities are named.
+//
+// was.Plan is never nil. With dropped, that of an exec is bounded by container's: what such a delegate
+// alone would have given.
+func WidenForResident(dropped bool, container, was *Capabilities) ProcessEdit {
+	w := widening{load: resident, loadNNP: resident, all: true}
+	if dropped {
+		w.load, w.bound = slices.Concat(resident, []string{"CAP_SYS_RESOURCE"}), true
+		w.loadNNP = w.load
+	}
+	return w.edit(container, was)
+}
+
+func (w widening) edit(container, was *Capabilities) ProcessEdit {
 	return func(p *Process) error {
 		*was = Capabilities{}
 		uid, err := p.uid()
@@ -110,7 +148,7 @@ func WidenCapabilities(container, was *Capabilities) ProcessEdit {
 		was.Spec = have
 		if have == nil {
 			widened := container != nil && container.Plan != nil
-			if !widened && (uid == 0 || nnp) {
+			if !w.all && !widened && (uid == 0 || nnp) {
 				return nil // stays absent: what there is suffices, or no_new_privs does
 			}
 			if have, err = unnamed(uid); err != nil {
@@ -122,13 +160,21 @@ func WidenCapabilities(container, was *Capabilities) ProcessEdit {
 				return err
 			}
 		}
-		was.Plan = &plan.Caps{Bounding: mask(have.Bounding), Inheritable: mask(have.Inheritable), Ambient: mask(have.Ambient)}
+		was.Plan = &plan.Caps{
+			Bounding: mask(have.Bounding), Inheritable: mask(have.Inheritable), Ambient: mask(have.Ambient), Effective: mask(have.Effective),
+		}
 		if was.Spec == nil {
 			was.Plan.Bounding = ^uint64(0) // those included that we do not know
 		}
-		load := guarding
-		if !nnp {
-			load = widening
+		if w.bound && container != nil {
+			was.Plan.Bounding &= container.Plan.Bounding
+			was.Plan.Inheritable &= container.Plan.Inheritable
+			was.Plan.Ambient &= container.Plan.Ambient
+			was.Plan.Effective &= container.Plan.Effective
+		}
+		load := w.load
+		if nnp {
+			load = w.loadNNP
 		}
 		var carry []string
 		if uid != 0 {
@@ -137,9 +183,33 @@ func WidenCapabilities(container, was *Capabilities) ProcessEdit {
 					carry = append(carry, c)
 				}
 			}
+		}
+		if uid != 0 || w.all {
 			carry = append(carry, load...)
 		}
 		return widen(p, have, load, carry)
+	}
+}
+
+// RefuseTracer refuses a process that has CAP_SYS_PTRACE of its own, but not CAP_SYS_ADMIN, where its launcher is given the latter: for
+// a resident, or without no_new_privs. The container's processes could write the launcher's memory and have it, on a kernel
+// that is the node's. It comes after [NoNewPrivileges] and before the capabilities are widened.
+func RefuseTracer(resident bool) ProcessEdit {
+	return func(p *Process) error {
+		nnp, err := p.NoNewPrivileges()
+		if err != nil || nnp && !resident {
+			return err
+		}
+		have := &specs.LinuxCapabilities{}
+		if _, err := p.o.get("capabilities", have); err != nil {
+			return err
+		}
+		own := mask(slices.Concat(have.Bounding, have.Effective, have.Permitted, have.Inheritable, have.Ambient))
+		if own&(1<<unix.CAP_SYS_PTRACE) == 0 || own&(1<<unix.CAP_SYS_ADMIN) != 0 {
+			return nil
+		}
+		return fmt.Errorf("capabilities: with CAP_SYS_PTRACE it could make CAP_SYS_ADMIN its own on the node, which what starts it here has: " +
+			"remove it from the pod, or use a profile with noNewPrivileges and the supervisor's placement host, or a delegate with a VM")
 	}
 }
 

@@ -41,19 +41,19 @@ func process(t *testing.T, in, want string, edits ...ProcessEdit) {
 }
 
 func TestPrefixArgs(t *testing.T) {
-	process(t, `{"args":["a","<&>","\u00e9\/"],"new":1.50}`, `{"args":["/.metsuke/guest","run","t","--","a","<&>","\u00e9\/"],"new":1.50}`, PrefixArgs("t"))
-	process(t, `{"args":["/.metsuke/guest","run"]}`, `{"args":["/.metsuke/guest","run","t","--","/.metsuke/guest","run"]}`, PrefixArgs("t"))
+	process(t, `{"args":["a","<&>","\u00e9\/"],"new":1.50}`, `{"args":["/.metsuke/guest","run","t","--","a","<&>","\u00e9\/"],"new":1.50}`, PrefixArgs(Guest, "t"))
+	process(t, `{"args":["/.metsuke/guest","run"]}`, `{"args":["/.metsuke/guest","run","t","--","/.metsuke/guest","run"]}`, PrefixArgs(Guest, "t"))
 	for _, in := range []string{`{}`, `{"args":[]}`, `{"args":null}`, `{"commandLine":"x"}`} {
-		if _, err := EditProcess([]byte(in), PrefixArgs("t")); !errors.Is(err, ErrNoArgs) {
+		if _, err := EditProcess([]byte(in), PrefixArgs(Guest, "t")); !errors.Is(err, ErrNoArgs) {
 			t.Errorf("%s: %v", in, err)
 		}
 	}
 	for _, in := range []string{`{"args":"sh"}`, `{"Args":["sh"]}`, `{"args":["sh"],"ARGS":["x"]}`, `{"args":[1]}`} {
-		if got, err := EditProcess([]byte(in), PrefixArgs("t")); err == nil {
+		if got, err := EditProcess([]byte(in), PrefixArgs(Guest, "t")); err == nil {
 			t.Errorf("%s became %s", in, got)
 		}
 	}
-	if _, err := EditProcess([]byte(`{"args":["sh"]}`), PrefixArgs("")); err == nil {
+	if _, err := EditProcess([]byte(`{"args":["sh"]}`), PrefixArgs(Guest, "")); err == nil {
 		t.Error("a launcher without token")
 	}
 }
@@ -181,6 +181,27 @@ func TestMounts(t *testing.T) {
 	}
 }
 
+// In guest placement ours come first: nothing of the pod's can be on the way to where they are mounted.
+func TestMountPrivateInGuest(t *testing.T) {
+	s := spec(t, `{"mounts":[{"destination":"/data","new":1},{"destination":"/.metsuke/x"}]}`)
+	if err := MountPrivateInGuest(inGuestDir, "/h", true)(s); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"mounts":[` +
+		`{"destination":"/.metsuke-0123","type":"tmpfs","source":"tmpfs","options":["rw","nosuid","nodev","mode=755","size=4k","nr_inodes=8"]},` +
+		`{"destination":"/.metsuke-0123/guest","type":"bind","source":"/h","options":["bind","rprivate","ro","nosuid","nodev"]},` +
+		`{"destination":"/.metsuke-0123/cgroup","type":"cgroup","source":"cgroup","options":["rw","nosuid","nodev","noexec"]},` +
+		`{"destination":"/data","new":1},{"destination":"/.metsuke/x"}]}`
+	if got := string(s.root.append(nil)); got != want {
+		t.Errorf("got %s", got)
+	}
+	for _, in := range []string{`{"mounts":[{"destination":"/"}]}`, `{"mounts":[{"destination":"/a/.."}]}`, want} {
+		if err := MountPrivateInGuest(inGuestDir, "/h", false)(spec(t, in)); err == nil {
+			t.Errorf("%s was taken", in)
+		}
+	}
+}
+
 func TestIdentity(t *testing.T) {
 	for file, want := range map[string]Identity{
 		"cri-2.4":     {CRI: true, SandboxID: "5a9d3f00", Namespace: "team-a", Pod: "coder-0", PodUID: "0f9b6c1e-6c8f-4d3e-9d2b-3f1f0d2c7a11", Container: "agent", Image: "docker.io/library/agent:1"},
@@ -282,14 +303,24 @@ func TestEditsTouchOnlyTheirOwn(t *testing.T) {
 	}{
 		"ClampLimits": {ClampLimits(limits, cgroups.V2, &e.Changes), []string{
 			".linux.resources.cpu.quota", ".linux.resources.memory.limit", ".linux.resources.memory.swap", ".linux.resources.pids.limit", ".linux.resources.unified.memory.high"}},
-		"ClampLimits none": {ClampLimits(cgroups.Limits{}, cgroups.V2, &e.Changes), nil},
-		"TakeSeccomp":      {TakeSeccomp(&e.seccomp), []string{".linux.seccomp"}},
-		"MountPrivate":     {MountPrivate("/h", "/s"), []string{".mounts[+]"}},
-		"MoveGoEnv":        {OnProcess(MoveGoEnv(&e.Moved)), []string{".process.env"}},
-		"NoNewPrivileges":  {OnProcess(NoNewPrivileges()), []string{".process.noNewPrivileges"}},
+		"ClampLimits none":  {ClampLimits(cgroups.Limits{}, cgroups.V2, &e.Changes), nil},
+		"RaisePidsLimit":    {RaisePidsLimit(48), []string{".linux.resources.pids.limit"}},
+		"WithResources":     {WithResources(), nil},
+		"RefuseAnnotations": {RefuseAnnotations(nil), nil},
+		"RefuseGuestFiles":  {RefuseGuestFiles(), nil},
+		"RefuseStartHooks":  {RefuseStartHooks(), nil},
+		"SizeSandbox": {SizeSandbox(limits, 1<<20), []string{
+			".annotations.io.kubernetes.cri.sandbox-cpu-period", ".annotations.io.kubernetes.cri.sandbox-cpu-quota", ".annotations.io.kubernetes.cri.sandbox-memory"}},
+		"TakeSeccomp":     {TakeSeccomp(&e.seccomp), []string{".linux.seccomp"}},
+		"MountPrivate":    {MountPrivate("/h", "/s"), []string{".mounts[+]"}},
+		"MoveGoEnv":       {OnProcess(MoveGoEnv(&e.Moved)), []string{".process.env"}},
+		"NoNewPrivileges": {OnProcess(NoNewPrivileges()), []string{".process.noNewPrivileges"}},
 		"WidenCapabilities": {OnProcess(WidenCapabilities(nil, &e.Was)), []string{
 			".process.capabilities.ambient[+]", ".process.capabilities.bounding[+]", ".process.capabilities.effective[+]", ".process.capabilities.inheritable", ".process.capabilities.permitted[+]"}},
-		"PrefixArgs": {OnProcess(PrefixArgs("t")), []string{
+		"WidenForResident": {OnProcess(WidenForResident(true, nil, &e.Was)), []string{
+			".process.capabilities.ambient[+]", ".process.capabilities.bounding[+]", ".process.capabilities.effective[+]", ".process.capabilities.inheritable", ".process.capabilities.permitted[+]"}},
+		"PlanDropped": {OnProcess(PlanDropped(&e.plan)), nil},
+		"PrefixArgs": {OnProcess(PrefixArgs(Guest, "t")), []string{
 			".process.args[+]", ".process.args[0]", ".process.args[1]", ".process.args[2]", ".process.args[3]"}},
 	}
 	for name, tt := range tests {

@@ -4,14 +4,20 @@ package bundle
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/guest/plan"
+	"metsuke.dev/metsuke/internal/kata"
 )
 
 // FuzzLoad holds whatever loads to: a round trip without edits keeps every value, and after all edits the typed
@@ -62,6 +68,60 @@ func endsPrivate(mounts []specs.Mount) bool {
 	return m[0].Destination == Private && m[0].Type == "tmpfs" && m[1].Destination == Guest && m[2].Destination == Socket
 }
 
+// FuzzLoadInGuest does the same for a container of a VM.
+func FuzzLoadInGuest(f *testing.F) {
+	paths, err := filepath.Glob("testdata/*.json")
+	if err != nil || len(paths) == 0 {
+		f.Fatal(err, paths)
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte(`{"process":{"args":["a"],"rlimits":[{"type":"RLIMIT_CPU","soft":1,"hard":2}]},"linux":{"resources":{"pids":{"limit":5},"unified":{"pids.max":"max"}}}}`))
+	f.Add([]byte(`{"process":{"args":["a"],"oomScoreAdj":3},"annotations":{"io.kubernetes.cri.sandbox-memory":"5","io.katacontainers.x":""}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		s, err := parseSpec(raw)
+		if err != nil {
+			return
+		}
+		var e everything
+		for _, edit := range append(e.inGuest(), SizeSandbox(limits, 1<<20), OnProcess(PlanDropped(&e.plan))) {
+			if edit(s) != nil {
+				return
+			}
+		}
+		var got specs.Spec
+		if err := json.Unmarshal(s.root.append(nil), &got); err != nil {
+			return
+		}
+		m, dir := got.Mounts[:3], inGuestDir
+		if got.Linux.Seccomp != nil || got.Process.Args[0] != dir.GuestPath() || m[0].Destination != string(dir) ||
+			m[1].Destination != dir.GuestPath() || m[2].Destination != dir.CgroupPath() {
+			t.Fatalf("an edit does not show: %+v", got)
+		}
+		if n := *got.Linux.Resources.Pids.Limit; n <= 48 || n > *limits.Pids+48 {
+			t.Fatalf("the pids limit is %d", n)
+		}
+		if n, err := strconv.ParseInt(got.Annotations[annotationMemory], 10, 64); err != nil || n <= 1<<20 && n != math.MaxInt64 {
+			t.Fatalf("the VM gets %q bytes", got.Annotations[annotationMemory])
+		}
+		for key := range got.Annotations {
+			if strings.HasPrefix(key, kata.Prefix) && !slices.Contains(kata.Harmless, key) {
+				t.Fatalf("%s came through", key)
+			}
+		}
+		checkResident(t, got.Process.Capabilities, true)
+		e.plan.Filter, e.plan.Caps, e.plan.Env = make([]byte, plan.InsnSize), e.Was.Plan, nil // the environment has bounds of its own
+		if _, err := e.plan.Append(nil); err != nil {
+			t.Fatalf("%+v: %v", e.plan, err)
+		}
+	})
+}
+
 func FuzzEditProcess(f *testing.F) {
 	f.Add([]byte(`{"args":["sh"],"env":["GOGC=1","HOME="],"user":{"uid":5},"capabilities":{"bounding":["CAP_CHOWN"]}}`))
 	f.Add([]byte(`{"args":["sh"],"noNewPrivileges":false,"noNewprivileges":true}`))
@@ -69,7 +129,7 @@ func FuzzEditProcess(f *testing.F) {
 	f.Add([]byte(`{"args":["sh"],"noNewPrivileges":true,"user":{"uid":0},"capabilities":null}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var e everything
-		out, err := EditProcess(raw, MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs("t"))
+		out, err := EditProcess(raw, MoveGoEnv(&e.Moved), WidenCapabilities(nil, &e.Was), PrefixArgs(Guest, "t"))
 		if err != nil {
 			return
 		}
@@ -81,6 +141,21 @@ func FuzzEditProcess(f *testing.F) {
 			t.Fatalf("%s became %s", raw, out)
 		}
 		checkWidened(t, &before, &p, &e.Was)
+
+		var container, was Capabilities
+		if _, err := EditProcess(raw, WidenForResident(true, nil, &container)); err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		if out, err = EditProcess(raw, WidenForResident(true, &container, &was)); err != nil {
+			t.Fatalf("%s: %v", raw, err)
+		}
+		if p = (specs.Process{}); json.Unmarshal(out, &p) != nil {
+			t.Fatalf("%s became %s", raw, out)
+		}
+		checkResident(t, p.Capabilities, true)
+		if !reflect.DeepEqual(container.Plan, was.Plan) {
+			t.Fatalf("an exec that asks what its container does ends with %+v, not %+v", was.Plan, container.Plan)
+		}
 	})
 }
 
@@ -108,7 +183,7 @@ func checkWidened(t *testing.T, before, after *specs.Process, was *Capabilities)
 	}
 	var load, carry uint64
 	if !before.NoNewPrivileges {
-		load = mask(widening)
+		load = mask(loading)
 	}
 	if before.User.UID != 0 {
 		carry = load | mask(b.Effective)&mask(b.Bounding)

@@ -84,8 +84,8 @@ func (p *Process) uid() (uint32, error) {
 	return uid, err
 }
 
-// PrefixArgs puts the launcher before the arguments: [Guest] run token -- args.
-func PrefixArgs(token string) ProcessEdit {
+// PrefixArgs puts the launcher, at guest in the container, before the arguments: guest run token -- args.
+func PrefixArgs(guest, token string) ProcessEdit {
 	return func(p *Process) error {
 		if token == "" {
 			return errors.New("the launcher needs a token")
@@ -102,7 +102,7 @@ func PrefixArgs(token string) ProcessEdit {
 			return err
 		}
 		var prefix []json.RawMessage
-		for _, arg := range []string{Guest, "run", token, "--"} {
+		for _, arg := range []string{guest, "run", token, "--"} {
 			r, err := marshal(arg)
 			if err != nil {
 				return err

@@ -7,11 +7,59 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// WithResources makes linux.resources where it is null: delegate.Traits.NeedsResources.
+func WithResources() Edit {
+	return func(s *Spec) error {
+		linux, err := s.root.ensure("linux")
+		if err != nil {
+			return err
+		}
+		_, err = linux.ensure("resources")
+		return err
+	}
+}
+
+// RaisePids raises the pids limit of the resources, where there is one, by the tasks that are Metsuke's own: they live in
+// the container's cgroup. It comes after the limits are lowered, and what is remembered of the container's own limit
+// ([cgroups.Remember]) must be from before: a copy of *r will do, since nothing that r points to is changed.
+func RaisePids(r *specs.LinuxResources, tasks int64) {
+	raised := func(n int64) int64 { return n + min(tasks, math.MaxInt64-n) }
+	if r.Pids != nil && r.Pids.Limit != nil && *r.Pids.Limit > 0 {
+		n := raised(*r.Pids.Limit)
+		r.Pids = &specs.LinuxPids{Limit: &n}
+	}
+	// Delegates write it last.
+	if n, err := strconv.ParseInt(r.Unified["pids.max"], 10, 64); err == nil && n > 0 {
+		r.Unified = maps.Clone(r.Unified)
+		r.Unified["pids.max"] = strconv.FormatInt(raised(n), 10)
+	}
+}
+
+// RaisePidsLimit is [RaisePids] for linux.resources.
+func RaisePidsLimit(tasks int64) Edit {
+	return func(s *Spec) error {
+		linux, err := s.root.child("linux")
+		if linux == nil || err != nil {
+			return err
+		}
+		o, err := linux.child("resources")
+		if o == nil || err != nil {
+			return err
+		}
+		return editResources(o, func(r *specs.LinuxResources) error {
+			RaisePids(r, tasks)
+			return nil
+		})
+	}
+}
 
 // editResources runs an edit on the typed form of o, and then carries to o exactly what the edit changed.
 func editResources(o *object, edit func(*specs.LinuxResources) error) error {

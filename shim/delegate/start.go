@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -188,13 +189,19 @@ func run(ctx context.Context, binary string, p Params, stdin []byte, action stri
 	cmd := exec.CommandContext(ctx, binary, append(args, action)...)
 	cmd.Dir = p.Bundle
 	// GRPC_ADDRESS says the same as -address: the shim library of 2.3 names the socket by it.
-	cmd.Env = append(os.Environ(), "NAMESPACE="+p.Namespace, "GRPC_ADDRESS="+Address(p.Address))
+	cmd.Env = append(environ(), "NAMESPACE="+p.Namespace, "GRPC_ADDRESS="+Address(p.Address))
 	if p.TTRPCAddress != "" {
 		cmd.Env = append(cmd.Env, "TTRPC_ADDRESS="+p.TTRPCAddress)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = pipeDelay
 	return output(cmd, stdin)
+}
+
+// environ is our own environment but for KATA_CONF_FILE: it names a configuration file to Kata's shims, and runtime-rs takes
+// it before the one that we pass (src/runtime-rs/crates/runtimes/src/manager.rs). Which one counts is for our file to say.
+func environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "KATA_CONF_FILE=") })
 }
 
 func output(cmd *exec.Cmd, stdin []byte) ([]byte, error) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -246,6 +247,8 @@ func (c *conn) reply(stream uint32, payload []byte, err error) error {
 	resp := &ttrpc.Response{Payload: payload}
 	if err != nil {
 		resp = &ttrpc.Response{Status: toStatus(err).Proto()}
+		// Some errors have bytes of a guest's or a workload's; what is not UTF-8 cannot be encoded.
+		resp.Status.Message = strings.ToValidUTF8(resp.Status.Message, "\ufffd")
 	}
 	body, err := proto.Marshal(resp)
 	if err != nil {
@@ -259,9 +262,12 @@ func (c *conn) reply(stream uint32, payload []byte, err error) error {
 	return c.write(appendFrame(nil, stream, frameResponse, 0, body))
 }
 
+// toStatus is the error as it is sent. Of an error of ours the text says all; errgrpc adds what else it wraps as details, which containerd
+// would append to the text, a line each.
 func toStatus(err error) *status.Status {
 	if st, ok := status.FromError(err); ok {
 		return st
 	}
-	return status.Convert(errgrpc.ToGRPC(err))
+	st := status.Convert(errgrpc.ToGRPC(err))
+	return status.New(st.Code(), st.Message())
 }

@@ -130,7 +130,11 @@ func TestHandler(t *testing.T) {
 		"Busy": func(context.Context, *Call, Next) ([]byte, error) {
 			return nil, fmt.Errorf("task x: %w", errdefs.ErrFailedPrecondition)
 		},
-		"Huge": func(context.Context, *Call, Next) ([]byte, error) { return make([]byte, maxFrame), nil },
+		"Joined": func(context.Context, *Call, Next) ([]byte, error) {
+			return nil, fmt.Errorf("task x: %w: %w", errdefs.ErrFailedPrecondition, fmt.Errorf("%w: by whom", errors.New("not allowed")))
+		},
+		"Huge":  func(context.Context, *Call, Next) ([]byte, error) { return make([]byte, maxFrame), nil },
+		"Bytes": func(context.Context, *Call, Next) ([]byte, error) { return nil, errors.New("stat /\xff: no such file") },
 	}
 	_, c, _ := through(t, Config{Dial: DialUnix(u.path), Intercept: func(c *Call) Handler { return handlers[c.Method] }})
 	for method, want := range map[string]string{"Echo": "changed", "Alone": "alone"} {
@@ -142,8 +146,17 @@ func TestHandler(t *testing.T) {
 		status.Convert(err).Message() != "task x: failed precondition" {
 		t.Errorf("an error of errdefs came as %v", err)
 	}
+	// What containerd makes of it stands in a pod's events.
+	if _, err := call(within(t), c, "Joined", ""); !errdefs.IsFailedPrecondition(errgrpc.ToNative(err)) ||
+		errgrpc.ToNative(err).Error() != "task x: failed precondition: not allowed: by whom" {
+		t.Errorf("an error that wraps two came as %v", errgrpc.ToNative(err))
+	}
 	if _, err := call(within(t), c, "Huge", ""); status.Code(err) != codes.ResourceExhausted {
 		t.Errorf("an answer that does not fit a frame: %v", err)
+	}
+	// A guest words errors, with bytes of its choice; an answer that cannot be encoded would never come.
+	if _, err := call(within(t), c, "Bytes", ""); status.Convert(err).Message() != "stat /\ufffd: no such file" {
+		t.Errorf("an error that is not UTF-8 came as %v", err)
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // calls measures a call that is neither audited nor denied: in a container of the delegate's, there under the very filter
 // that Metsuke loads, and under Metsuke. The second is the fair comparison; the first is what one would have without any.
 func (b *bench) calls() error {
-	with, err := b.idle(b.other)
+	with, err := b.idle(b.other, "")
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (b *bench) calls() error {
 	if err := os.WriteFile(filepath.Join(dir, "filter"), filter, 0o644); err != nil {
 		return err
 	}
-	pod, err := b.RunPod(b.ctx, stand.PodConfig{Handler: delegate})
+	pod, err := b.pod(b.ctx, stand.PodConfig{})
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (b *bench) calls() error {
 // notifications and reads the path, and strace -f.
 func (b *bench) audited() error {
 	const file, turns = "/etc/probed", 20000
-	alone, with, err := b.pair(opens)
+	alone, with, err := b.pair(b.opens)
 	if err != nil {
 		return err
 	}

@@ -19,14 +19,9 @@ import (
 	"strings"
 	"time"
 
-	"metsuke.dev/metsuke/integration/stand"
-)
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-// The handlers that are measured.
-const (
-	delegate = "runc"
-	baseline = stand.HandlerBaseline
-	opens    = "metsuke-opens" // audits every openat
+	"metsuke.dev/metsuke/integration/stand"
 )
 
 const imageBench = "stand.test/bench:1"
@@ -34,53 +29,95 @@ const imageBench = "stand.test/bench:1"
 //go:embed probe/probe.c
 var probeSource []byte
 
-// opensProfile is baseline, and audits what baseline leaves in the kernel.
-const opensProfile = `apiVersion: metsuke.dev/v1alpha1
+// opensProfiles are baseline, and audit what baseline leaves in the kernel.
+const opensProfiles = `apiVersion: metsuke.dev/v1alpha1
 kind: AgentProfile
-metadata: {name: opens}
+metadata: {name: opens-ordered}
 spec:
   extends: [baseline]
   audit: {syscalls: [openat]}
 ---
 apiVersion: metsuke.dev/v1alpha1
+kind: AgentProfile
+metadata: {name: opens-buffered}
+spec:
+  extends: [opens-ordered]
+  replace: true
+  audit: {syscalls: [openat], delivery: buffered}
+---
+apiVersion: metsuke.dev/v1alpha1
 kind: ProfileBinding
 metadata: {name: everywhere}
-spec: {namespaces: ["*"], default: opens, allowed: [opens]}
+spec: {namespaces: ["*"], default: opens-ordered, allowed: [opens-ordered, opens-buffered]}
 `
+
+// handlers of a placement: Metsuke with baseline, and with the profiles above.
+func handlers(placement stand.Placement) (baseline, opens stand.Handler) {
+	baseline = stand.Handler{Name: "metsuke-" + string(placement), Placement: placement}
+	opens = baseline
+	opens.Name, opens.Profiles = "metsuke-opens-"+string(placement), map[string]string{"opens.yaml": opensProfiles}
+	return baseline, opens
+}
 
 // bench is one run.
 type bench struct {
 	*stand.Stand
-	ctx    context.Context
-	rounds int
-	other  string // the handler that is compared with the delegate alone
-	table  table
-	only   string
+	ctx       context.Context
+	rounds    int
+	placement stand.Placement // that is measured now
+	other     string          // the handler that is compared with the delegate alone
+	opens     string          // the one that audits every openat
+	table     table
+}
+
+// aims are the ratios that are not to be exceeded; 0 is none.
+func (b *bench) aims() (start, exec float64) {
+	switch {
+	case b.Delegate == stand.Kata:
+		return 1.05, 1.3
+	case b.placement == stand.Host:
+		return 1.25, 1.25
+	}
+	return 0, 0
 }
 
 func main() {
-	version := flag.String("containerd", string(stand.V2), "containerd `version`, 2.4 or 1.7")
-	rounds := flag.Int("rounds", 30, "`number` of rounds; each part takes what it needs of them")
-	other := flag.String("handler", baseline, "the `handler` to compare with the delegate alone; runc: how much two equals differ here")
-	only := flag.String("only", "", "comma-separated `parts`: start,exec,calls,open,build,memory,many")
-	write := flag.String("write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->")
+	setup := stand.SetupFlags()
+	rounds := flag.Int("rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
+	other := flag.String("handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
+	only := flag.String("only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many")
+	write := flag.String("write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
 	flag.Parse()
-	stand.Enter(stand.Version(*version).Set(), "runc", "cni")
-	if err := run(stand.Version(*version), *rounds, *other, *only, *write); err != nil {
+	if *rounds == 0 {
+		*rounds = 30
+		if setup.Delegate == stand.Kata {
+			*rounds = 8
+		}
+	}
+	stand.Enter(setup.Tools()...)
+	if err := run(setup, *rounds, *other, *only, *write); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(version stand.Version, rounds int, other, only, write string) (err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+func run(setup *stand.Setup, rounds int, other, only, write string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
 	defer cancel()
 	probe, err := compileProbe()
 	if err != nil {
 		return err
 	}
-	s, err := stand.Start(ctx, stand.Options{Version: version, Handlers: append(stand.StandardHandlers(),
-		stand.Handler{Name: opens, Profiles: map[string]string{"opens.yaml": opensProfile}})})
+	placements := setup.Delegate.Placements
+	if setup.Placement != "" {
+		placements = []stand.Placement{setup.Placement}
+	}
+	options := stand.Options{Version: setup.Version, Delegate: setup.Delegate}
+	for _, placement := range placements {
+		baseline, opens := handlers(placement)
+		options.Handlers = append(options.Handlers, baseline, opens)
+	}
+	s, err := stand.Start(ctx, options)
 	if err != nil {
 		return err
 	}
@@ -89,37 +126,66 @@ func run(version stand.Version, rounds int, other, only, write string) (err erro
 	if err := s.AddImage(imageBench, stand.Image{Files: files, Entrypoint: []string{"/bin/workload", "pause"}}); err != nil {
 		return err
 	}
-	b := &bench{Stand: s, ctx: ctx, rounds: rounds, other: other, only: only}
-	parts := []struct {
-		name, doc string
-		measure   func() error
-	}{
-		{"start", "starting pods", b.starts},
-		{"exec", "exec in a running container", b.execs},
-		{"calls", "a system call that is allowed", b.calls},
-		{"open", "an openat that is audited", b.audited},
-		{"build", "a workload like a build", b.build},
-		{"memory", "memory of the shims", b.memory},
-		{"many", "many pods at once", b.many},
-	}
-	for _, part := range parts {
-		if only != "" && !strings.Contains(","+only+",", ","+part.name+",") {
-			continue
-		}
-		begin := time.Now()
-		fmt.Fprintf(os.Stderr, "bench: %s ", part.doc)
-		if err := part.measure(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", part.doc, err, s.LogTail(10))
-		}
-		fmt.Fprintf(os.Stderr, "(%.0f s)\n", time.Since(begin).Seconds())
-		if err := s.RemoveAllPods(ctx); err != nil {
+	b := &bench{Stand: s, ctx: ctx, rounds: rounds}
+	for _, placement := range placements {
+		if err := b.measure(placement, other, only); err != nil {
 			return err
 		}
 	}
-	text := b.table.markdown(fmt.Sprintf("containerd %s, %s", version, machine()))
+	text := b.table.markdown(fmt.Sprintf("containerd %s with %s, %s", setup.Version, setup.Delegate.About(), machine()))
 	fmt.Print("\n", text)
 	if write != "" {
-		return writeBetween(write, text)
+		mark := "bench"
+		if setup.Delegate != stand.Runc {
+			mark += "-" + setup.Delegate.Name
+		}
+		return writeBetween(write, mark, text)
+	}
+	return nil
+}
+
+// measure makes the measurements that tell something of a placement.
+func (b *bench) measure(placement stand.Placement, other, only string) error {
+	baseline, opens := handlers(placement)
+	b.placement, b.other, b.opens = placement, baseline.Name, opens.Name
+	if other != "" {
+		b.other = other
+	}
+	b.table.prefix = ""
+	if b.Delegate == stand.Runc && placement == stand.Guest {
+		b.table.prefix = "guest placement: "
+	}
+	for _, part := range []struct {
+		name, doc string
+		in        stand.Placement // "" is both
+		measure   func() error
+	}{
+		{"start", "starting pods", "", b.starts},
+		{"exec", "exec in a running container", "", b.execs},
+		{"calls", "a system call that is allowed", stand.Host, b.calls},
+		{"open", "an openat that is audited", stand.Host, b.audited},
+		{"build", "a workload like a build", stand.Host, b.build},
+		{"delivery", "an openat that is audited, and when it goes on", stand.Guest, b.deliveries},
+		{"rate", "many audited calls", stand.Guest, b.rates},
+		{"memory", "memory of the shims", "", b.memory},
+		{"resident", "memory of the resident", stand.Guest, b.resident},
+		{"many", "many pods at once", stand.Host, b.many},
+	} {
+		if (part.in != "" && part.in != placement) || (only != "" && !strings.Contains(","+only+",", ","+part.name+",")) {
+			continue
+		}
+		begin, known := time.Now(), len(b.table.rows)
+		fmt.Fprintf(os.Stderr, "bench: %s%s ", b.table.prefix, part.doc)
+		if err := part.measure(); err != nil {
+			return fmt.Errorf("%s: %w\n%s", part.doc, err, b.LogTail(10))
+		}
+		fmt.Fprintf(os.Stderr, "(%.0f s)\n", time.Since(begin).Seconds())
+		for _, r := range b.table.rows[known:] {
+			fmt.Fprintf(os.Stderr, "  %s: %s\n", r.what, strings.Join(strings.Fields(r.without50+" "+r.with50+" "+r.ratio), " "))
+		}
+		if err := b.RemoveAllPods(b.ctx); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -136,9 +202,27 @@ func compileProbe() (string, error) {
 	return binary, nil
 }
 
-// idle runs a pod with one container that waits, and returns the container.
-func (b *bench) idle(handler string) (*stand.Container, error) {
-	pod, err := b.RunPod(b.ctx, stand.PodConfig{Handler: handler})
+// pod runs a pod. On Kata it says how large it is, so that all virtual machines are.
+func (b *bench) pod(ctx context.Context, config stand.PodConfig) (*stand.Pod, error) {
+	if modify := config.Modify; b.Delegate == stand.Kata {
+		config.Modify = func(c *runtimeapi.PodSandboxConfig) {
+			if modify != nil {
+				modify(c)
+			}
+			c.Linux.Resources = &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 512 << 20, CpuPeriod: 100_000, CpuQuota: 100_000}
+		}
+	}
+	return b.RunPod(ctx, config)
+}
+
+// idle runs a pod with one container that waits, and returns the container. A profile is one that the handler's binding allows;
+// "" is its default.
+func (b *bench) idle(handler, profile string) (*stand.Container, error) {
+	config := stand.PodConfig{Handler: handler}
+	if profile != "" {
+		config.Annotations = map[string]string{"metsuke.dev/profile": profile}
+	}
+	pod, err := b.pod(b.ctx, config)
 	if err != nil {
 		return nil, err
 	}

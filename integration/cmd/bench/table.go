@@ -28,6 +28,13 @@ func (s samples) quantile(q float64) float64 {
 func (s samples) p50() float64 { return s.quantile(0.5) }
 func (s samples) p99() float64 { return s.quantile(0.99) }
 
+func (s samples) sum() (sum float64) {
+	for _, x := range s {
+		sum += x
+	}
+	return sum
+}
+
 // row is one line of the table; cells that do not apply are empty.
 type row struct {
 	what, n            string
@@ -36,7 +43,10 @@ type row struct {
 	ratio, aim, result string
 }
 
-type table struct{ rows []row }
+type table struct {
+	rows   []row
+	prefix string // of what lines that are added from now on are about
+}
 
 // compare adds a line that compares samples without and with Metsuke by their medians; the aim is the largest ratio.
 func (t *table) compare(what, unit string, without, with samples, aim float64) {
@@ -49,11 +59,14 @@ func (t *table) compare(what, unit string, without, with samples, aim float64) {
 	if aim > 0 {
 		r.aim, r.result = fmt.Sprintf("≤ %.2f ×", aim), verdict(ratio <= aim)
 	}
-	t.rows = append(t.rows, r)
+	t.add(r)
 }
 
 // add adds a line by hand.
-func (t *table) add(r row) { t.rows = append(t.rows, r) }
+func (t *table) add(r row) {
+	r.what = t.prefix + r.what
+	t.rows = append(t.rows, r)
+}
 
 func verdict(met bool) string {
 	if met {
@@ -103,17 +116,18 @@ func (t *table) markdown(where string) string {
 
 // machine describes what the numbers were measured on.
 func machine() string {
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	release, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	kernel, _, _ := strings.Cut(strings.TrimSpace(string(release)), "-") // who built it says nothing
 	groups := "v1"
 	if stand.Unified() {
 		groups = "v2"
 	}
-	return fmt.Sprintf("Linux %s, %d CPUs, cgroup %s", strings.TrimSpace(string(kernel)), runtime.NumCPU(), groups)
+	return fmt.Sprintf("Linux %s, %d CPUs, cgroup %s", kernel, runtime.NumCPU(), groups)
 }
 
-// writeBetween puts the text between the two markers of a Markdown file.
-func writeBetween(path, text string) error {
-	const begin, end = "<!-- bench:begin -->\n", "<!-- bench:end -->"
+// writeBetween puts the text between two markers of a Markdown file, <!-- NAME:begin --> and <!-- NAME:end -->.
+func writeBetween(path, name, text string) error {
+	begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->"
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,13 +14,11 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"go.yaml.in/yaml/v3"
-)
 
-// leakPatience is how long after the last pod's removal things may still be on their way out.
-const leakPatience = 15 * time.Second
+	"metsuke.dev/metsuke/integration/stand"
+)
 
 // outcome is how a spec ended: "passed", "failed", "skipped", and what else Ginkgo says.
 type outcome struct {
@@ -73,13 +72,24 @@ func (r report) summary() string {
 		len(r)-counts["skipped"]-counts["passed"], counts["skipped"])
 }
 
-// expectation explains one outcome that is not as one would wish.
+// expectation explains one outcome that is not as one would wish. Node, Delegate, Placement, Containerd and Stand say where it
+// holds; what is empty does not matter.
 type expectation struct {
-	Run     string   // "delegate": it fails on this stand; else: it ends otherwise than under the delegate alone
-	Spec    string   // the spec's full name, or its end
-	Outcome string   // how it ends
-	Only    []string // containerd versions; none: all
-	Reason  string
+	Run        string // a run's profile; "delegate": it fails on this stand; else: it ends otherwise than under the delegate alone
+	Node       string // what -node names
+	Delegate   string
+	Placement  stand.Placement
+	Containerd stand.Version
+	Stand      bool   // it holds with the stand's own guests, not with those of Kata as it is installed
+	Spec       string // the spec's full name, or its end
+	Outcome    string // how it ends
+	Reason     string
+}
+
+// of tells whether an expectation is about a run.
+func (e expectation) of(r run, o options) bool {
+	return e.Run == r.profile && (e.Node == "" || e.Node == o.node) && (e.Delegate == "" || e.Delegate == o.Delegate.Name) &&
+		(e.Placement == "" || e.Placement == r.placement) && (e.Containerd == "" || e.Containerd == o.Version) && (!e.Stand || stand.OnTheStand())
 }
 
 func readExpectations(path string) ([]expectation, error) {
@@ -101,53 +111,43 @@ func readExpectations(path string) ([]expectation, error) {
 	return all, nil
 }
 
-// explain finds the expectation that holds for an outcome, and marks it as met.
-func explain(all []expectation, met []bool, run, version, spec, state string) (string, bool) {
-	for i, e := range all {
-		if e.Run == run && e.Outcome == state && strings.HasSuffix(spec, e.Spec) && (len(e.Only) == 0 || slices.Contains(e.Only, version)) {
-			met[i] = true
-			return e.Reason, true
-		}
-	}
-	return "", false
-}
-
 // compare prints failures of the first run and differences of the others, with what explains them. What nothing explains,
 // and an explanation of something that did not happen, is an error.
-func compare(w io.Writer, made []run, reports map[string]report, expected []expectation, version string, partial bool) error {
-	met := make([]bool, len(expected))
+func compare(w io.Writer, o options, made []run, reports map[run]report, expected []expectation, partial bool) error {
+	met := map[expectation]map[run]bool{}
+	for _, e := range expected {
+		met[e] = map[run]bool{}
+	}
 	unexplained := 0
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(run, spec string, was string, is outcome) {
-		reason, ok := explain(expected, met, run, version, spec, is.state)
-		if !ok {
+	row := func(r run, spec string, was string, is outcome) {
+		i := slices.IndexFunc(expected, func(e expectation) bool {
+			return e.of(r, o) && e.Outcome == is.state && strings.HasSuffix(spec, e.Spec)
+		})
+		reason := "UNEXPLAINED " + firstLine(is.message)
+		if i < 0 {
 			unexplained++
-			reason = "UNEXPLAINED " + firstLine(is.message)
+		} else {
+			reason = expected[i].Reason
+			met[expected[i]][r] = true
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", run, spec, was, is.state, reason)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", r, spec, was, is.state, reason)
 	}
 	_, _ = fmt.Fprintln(table, "\nRUN\tSPEC\tDELEGATE ALONE\tHERE\tREASON")
-	first := reports[made[0].name]
+	first := reports[made[0]]
 	for _, spec := range slices.Sorted(maps.Keys(first)) {
 		if o := first[spec]; o.state != "passed" && o.state != "skipped" {
-			row(made[0].name, spec, o.state, o)
+			row(made[0], spec, o.state, o)
 		}
 	}
 	for _, r := range made[1:] {
-		here := reports[r.name]
+		here := reports[r]
 		names := maps.Clone(first)
 		maps.Copy(names, here)
 		for _, spec := range slices.Sorted(maps.Keys(names)) {
-			was, ok := first[spec]
-			if !ok {
-				was.state = "absent"
-			}
-			is, ok := here[spec]
-			if !ok {
-				is.state = "absent"
-			}
+			was, is := first[spec], here[spec]
 			if was.state != is.state {
-				row(r.name, spec, was.state, is)
+				row(r, spec, cmp.Or(was.state, "absent"), outcome{cmp.Or(is.state, "absent"), is.message})
 			}
 		}
 	}
@@ -155,12 +155,12 @@ func compare(w io.Writer, made []run, reports map[string]report, expected []expe
 		return err
 	}
 	stale := 0
-	for i, e := range expected {
-		applies := len(e.Only) == 0 || slices.Contains(e.Only, version)
-		ran := slices.ContainsFunc(made, func(r run) bool { return r.name == e.Run })
-		if !met[i] && applies && ran && !partial {
-			stale++
-			_, _ = fmt.Fprintf(w, "expected, but it did not happen: %s: %s: %s\n", e.Run, e.Spec, e.Outcome)
+	for _, e := range expected {
+		for _, r := range made {
+			if e.of(r, o) && !met[e][r] && !partial {
+				stale++
+				_, _ = fmt.Fprintf(w, "expected, but it did not happen: %s: %s: %s\n", r, e.Spec, e.Outcome)
+			}
 		}
 	}
 	_, _ = fmt.Fprintf(w, "\n%d unexplained\n", unexplained)

@@ -26,6 +26,7 @@ def run(step, *command):
 
 def job():
     """What it was asked to do."""
+    say("kernel", f"Linux {os.uname().release}")
     os.makedirs("/task", exist_ok=True)
     with open("/task/notes.txt", "w") as notes:
         notes.write("plan: fetch, count, report\n")

@@ -2,6 +2,9 @@
 
 // Command demo runs a misbehaving agent as a pod under a real containerd, through CRI and Metsuke, and shows what it was
 // denied, where it met its limits, and its timeline. It fails if anything of that is missing.
+//
+// On Kata it shows too that the agent ran on a kernel of its own, and that the host did not see what it did: strace watches the
+// process of its virtual machine meanwhile.
 package main
 
 import (
@@ -44,16 +47,16 @@ var agent []byte
 var profiles string
 
 func main() {
-	version := flag.String("containerd", string(stand.V2), "containerd `version`, 2.4 or 1.7")
+	setup := stand.SetupFlags()
 	keep := flag.Bool("keep", false, "leave the stand up, for crictl, until interrupted")
 	out := flag.String("out", "", "`directory` to copy the audit stream to (default: none)")
 	flag.Parse()
-	sets := []string{stand.Version(*version).Set(), "runc", "cni"}
+	sets := setup.Tools()
 	if *keep {
 		sets = append(sets, "critools")
 	}
 	stand.Enter(sets...)
-	if err := demo(stand.Version(*version), *keep, *out); err != nil {
+	if err := demo(setup, *keep, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -63,19 +66,22 @@ func headline(format string, args ...any) {
 	fmt.Printf("\n\033[1m== "+format+"\033[0m\n", args...)
 }
 
-func demo(version stand.Version, keep bool, out string) (err error) {
+func demo(setup *stand.Setup, keep bool, out string) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
 	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 
-	headline("containerd %s, in namespaces of its own", version)
+	headline("containerd %s with %s, in namespaces of its own", setup.Version, setup.Delegate.About())
 	if err := stand.StartServices(); err != nil {
 		return err
 	}
 	s, err := stand.Start(ctx, stand.Options{
-		Version:  version,
-		Handlers: []stand.Handler{{Name: handler, Profiles: map[string]string{"agents.yaml": profiles}, DefaultPlace: true}},
+		Version:  setup.Version,
+		Delegate: setup.Delegate,
+		Handlers: []stand.Handler{{
+			Name: handler, Profiles: map[string]string{"agents.yaml": profiles}, Placement: setup.Placement, DefaultPlace: true,
+		}},
 	})
 	if err != nil {
 		return err
@@ -89,7 +95,18 @@ func demo(version stand.Version, keep bool, out string) (err error) {
 	fmt.Print(profiles)
 
 	headline("the agent, and what it says")
-	pod, main, err := runAgent(ctx, s)
+	pod, err := s.RunPod(ctx, stand.PodConfig{Handler: handler, Name: "coder", Namespace: namespace})
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, s.LogTail(20))
+	}
+	var sensor *stand.Sensor
+	if setup.Delegate == stand.Kata {
+		if sensor, err = watchMachine(pod); err != nil {
+			return err
+		}
+		defer sensor.Close()
+	}
+	main, err := runAgent(ctx, pod)
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, s.LogTail(20))
 	}
@@ -100,11 +117,16 @@ func demo(version stand.Version, keep bool, out string) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("(exit status %d)\n", status.GetExitCode())
-
 	events, err := streamOf(pod)
 	if err != nil {
 		return err
+	}
+	fmt.Printf("(exit status %d; its supervisor ran on the side of the %s)\n", status.GetExitCode(), events[0].Fields["placement"])
+	if sensor != nil {
+		headline("the host, meanwhile")
+		if err := showBlind(events, sensor); err != nil {
+			return err
+		}
 	}
 	headline("denied")
 	printDenials(events)
@@ -134,17 +156,12 @@ func demo(version stand.Version, keep bool, out string) (err error) {
 	return nil
 }
 
-// runAgent runs the pod. It asks for more memory than its profile lets it have.
-func runAgent(ctx context.Context, s *stand.Stand) (*stand.Pod, *stand.Container, error) {
-	pod, err := s.RunPod(ctx, stand.PodConfig{Handler: handler, Name: "coder", Namespace: namespace})
-	if err != nil {
-		return nil, nil, err
-	}
-	main, err := pod.Run(ctx, stand.ContainerConfig{
+// runAgent runs the agent. It asks for more memory than its profile lets it have.
+func runAgent(ctx context.Context, pod *stand.Pod) (*stand.Container, error) {
+	return pod.Run(ctx, stand.ContainerConfig{
 		Name: container, Image: image,
 		Limits: &runtimeapi.LinuxContainerResources{MemoryLimitInBytes: 2 << 30},
 	})
-	return pod, main, err
 }
 
 // agentImage is a small Debian: the host's own programs with their libraries, Python, and the agent.

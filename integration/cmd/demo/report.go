@@ -19,17 +19,12 @@ import (
 // printDenials counts what was denied, by rule.
 func printDenials(events []stand.Event) {
 	type denial struct{ syscall, errno, rule, origin string }
-	counts := map[denial]float64{}
+	counts := map[denial]int{}
 	for _, e := range events {
 		if e.Kind != "syscall" || e.Verdict == "allowed" {
 			continue
 		}
-		// A record that stands for several equal denials says how many.
-		count, ok := e.Fields["count"].(float64)
-		if !ok {
-			count = 1
-		}
-		counts[denial{e.Syscall, fmt.Sprint(e.Fields["errno"]), e.RuleID, e.Origin}] += count
+		counts[denial{e.Syscall, fmt.Sprint(e.Fields["errno"]), e.RuleID, e.Origin}] += times(e)
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "TIMES\tCALL\tANSWER\tRULE\tOF")
@@ -37,9 +32,17 @@ func printDenials(events []stand.Event) {
 		return cmp.Or(cmp.Compare(a.syscall, b.syscall), cmp.Compare(a.rule, b.rule))
 	})
 	for _, d := range order {
-		_, _ = fmt.Fprintf(table, "%.0f\t%s\t%s\t%s\t%s\n", counts[d], d.syscall, d.errno, d.rule, d.origin)
+		_, _ = fmt.Fprintf(table, "%d\t%s\t%s\t%s\t%s\n", counts[d], d.syscall, d.errno, d.rule, d.origin)
 	}
 	_ = table.Flush()
+}
+
+// times is how many calls a record stands for: several equal denials have one.
+func times(e stand.Event) int {
+	if count, ok := e.Fields["count"].(float64); ok {
+		return int(count)
+	}
+	return 1
 }
 
 // check fails the demo where Metsuke did not do what the demo is there to show.

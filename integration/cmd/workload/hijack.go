@@ -43,7 +43,7 @@ func hijack(args []string) int {
 				continue
 			}
 			// What ran there before the helper was the delegate, and what runs after it is filtered.
-			if exe, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); exe == "/.metsuke/guest" {
+			if exe, _ := os.Readlink("/proc/" + strconv.Itoa(pid) + "/exe"); isHelper(exe) {
 				opened++
 				fmt.Println("opened", pid)
 			}

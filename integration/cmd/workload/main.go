@@ -23,18 +23,21 @@ type verb struct {
 
 func verbs() map[string]verb {
 	return map[string]verb{
-		"pause":   {"wait for a signal, reaping orphans", pause},
-		"syscall": {"NAME [ARG...]: make a system call, print its result or errno", systemCall},
-		"fork":    {"N: start N processes that wait; print how many came to be; then end them", fork},
-		"memory":  {"MIB: touch so much memory; print ok", memory},
-		"open":    {"PATH N [rw]: open and close a file N times; print nanoseconds a turn", open},
-		"flood":   {"NAME N: make a call N times without arguments; print how often it failed", flood},
-		"build":   {"DIR FILES PROCESSES: do what a build does; print nanoseconds", build},
-		"status":  {"print /proc/self/status", func([]string) int { return cat("/proc/self/status") }},
-		"exit":    {"STATUS: exit with it", exit},
-		"foreign": {"NUMBER: make a system call of 32-bit x86; print the result", foreign},
-		"hijack":  {"SECONDS: look for a launcher whose memory can be written", hijack},
-		"kill":    {"SIGNAL: end by this signal number", kill},
+		"pause":       {"wait for a signal, reaping orphans", pause},
+		"syscall":     {"NAME [ARG...]: make a system call, print its result or errno", systemCall},
+		"fork":        {"N: start N processes that wait; print how many came to be; then end them", fork},
+		"memory":      {"MIB: touch so much memory; print ok", memory},
+		"open":        {"PATH N [rw]: open and close a file N times; print nanoseconds a turn", open},
+		"flood":       {"NAME N: make a call N times without arguments; print how often it failed", flood},
+		"build":       {"DIR FILES PROCESSES: do what a build does; print nanoseconds", build},
+		"status":      {"print /proc/self/status", func([]string) int { return cat("/proc/self/status") }},
+		"exit":        {"STATUS: exit with it", exit},
+		"foreign":     {"NUMBER: make a system call of 32-bit x86; print the result", foreign},
+		"hijack":      {"SECONDS: look for a launcher whose memory can be written", hijack},
+		"resident":    {"ATTEMPT [ARG...]: attack Metsuke's supervisor in this container, print what came of it", resident},
+		"impersonate": {"N SECONDS: run the helper with the tokens of N launchers", impersonate},
+		"exchange":    {"NAME NAME SECONDS: swap two names without pause", exchange},
+		"kill":        {"SIGNAL: end by this signal number", kill},
 	}
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command probe is a workload: it prints what it was given, and waits for the end of its input if
-// its first argument is "wait". With "old-kernel" it runs the program in its other arguments instead, and with "read" it only opens
-// a file.
+// its first argument is "wait". With "old-kernel" it runs the program in its other arguments instead, with "read" it only opens
+// a file, and with "hoard" it has as many descriptors on their way as its second argument says.
 package main
 
 import (
@@ -23,6 +23,9 @@ func main() {
 		}
 		f.Close()
 		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "hoard" {
+		hoard(os.Args[2])
 	}
 	for i, a := range os.Args {
 		fmt.Printf("arg %d %q\n", i, a)
