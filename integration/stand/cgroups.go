@@ -195,7 +195,7 @@ func (g *cgroups) remove() error {
 	if g == nil {
 		return nil
 	}
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for _, dir := range g.made {
 		for {
 			err := removeTree(dir)

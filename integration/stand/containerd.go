@@ -53,6 +53,9 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
   address = "{{.Dir}}/containerd.sock"
 [debug]
   level = "{{.Level}}"
+{{- range .Timeouts}}
+{{.}}
+{{- end}}
 [plugins.'io.containerd.internal.v1.opt']
   path = "{{.Dir}}/opt"
 [plugins.'io.containerd.nri.v1.nri']
@@ -100,6 +103,9 @@ disabled_plugins = [{{range .Disabled}}"{{.}}", {{end}}]
   address = "{{.Dir}}/containerd.sock"
 [debug]
   level = "{{.Level}}"
+{{- range .Timeouts}}
+{{.}}
+{{- end}}
 [plugins."io.containerd.internal.v1.opt"]
   path = "{{.Dir}}/opt"
 [plugins."io.containerd.nri.v1.nri"]
@@ -166,7 +172,7 @@ func (s *Stand) writeConfig() error {
 	data := struct {
 		Dir, Level, Pause, CNI, Delegate string
 		RestrictOOM                      bool
-		Disabled, Annotations            []string
+		Disabled, Annotations, Timeouts  []string
 		Handlers                         []handler
 	}{
 		Dir: s.Dir, Level: "debug", Pause: ImagePause, CNI: filepath.Dir(cni), Delegate: s.Delegate.Name,
@@ -174,6 +180,7 @@ func (s *Stand) writeConfig() error {
 		RestrictOOM: !HasCapability(unix.CAP_SYS_RESOURCE),
 		Disabled:    disabledPlugins[s.running],
 		Annotations: delegate.annotations,
+		Timeouts:    delegate.timeouts,
 		Handlers: []handler{{
 			Name: s.Delegate.Name, RuntimeType: delegate.runtimeType, Options: delegate.options,
 			Lines: append(delegate.alone, delegate.handler...),
@@ -261,6 +268,9 @@ func (s *Stand) waitReady(ctx context.Context) error {
 	}
 }
 
+// stopPatience is how long a containerd that hangs goes unnoticed: a busy one takes seconds.
+const stopPatience = 2 * time.Minute
+
 // StopContainerd ends containerd with a signal (SIGTERM: orderly; SIGKILL: a crash) and waits for its end. Pods live on.
 func (s *Stand) StopContainerd(signal unix.Signal) error {
 	if s.containerd == nil {
@@ -271,10 +281,10 @@ func (s *Stand) StopContainerd(signal unix.Signal) error {
 	}
 	select {
 	case <-s.exited:
-	case <-time.After(20 * time.Second):
+	case <-time.After(stopPatience):
 		_ = s.containerd.Process.Kill()
 		<-s.exited
-		return fmt.Errorf("containerd did not end within 20 s of %v", signal)
+		return fmt.Errorf("containerd did not end within %s of %v", stopPatience, signal)
 	}
 	s.containerd = nil
 	return nil

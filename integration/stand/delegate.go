@@ -27,7 +27,18 @@ type installation struct {
 	alone       []string // lines of the handler that is the delegate alone, in containerd's configuration
 	handler     []string // lines of every handler, likewise
 	annotations []string // of pods, that such handlers pass on
+	timeouts    []string // lines of what containerd's configuration says of its patience with shims
 	close       func() error
+}
+
+// patientTimeouts replace containerd's own, which are seconds: on a busy machine a shim's delete would be killed halfway, and leave
+// what it should have removed, and a shim that answers late would count as dead. Not for Kata's shim: it waits for guests that are gone.
+var patientTimeouts = []string{
+	"[timeouts]",
+	`"io.containerd.timeout.shim.load" = "2m"`,
+	`"io.containerd.timeout.shim.cleanup" = "2m"`,
+	`"io.containerd.timeout.shim.shutdown" = "2m"`,
+	`"io.containerd.timeout.task.state" = "2m"`,
 }
 
 // Runc is containerd's own shim, with runc.
@@ -51,6 +62,7 @@ var Runc = &Delegate{
 			shim:        shim,
 			path:        []string{filepath.Dir(runc)},
 			options:     []string{fmt.Sprintf("BinaryName = %q", runc), "SystemdCgroup = false"},
+			timeouts:    patientTimeouts,
 			close:       func() error { return nil },
 		}, nil
 	},
