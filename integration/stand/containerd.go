@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 	"time"
@@ -301,6 +302,18 @@ func (s *Stand) Upgrade(ctx context.Context, version Version) error {
 		return err
 	}
 	return s.StartContainerd(ctx)
+}
+
+// hasOpen says whether containerd has a file open.
+func (s *Stand) hasOpen(path string) bool {
+	if s.containerd == nil {
+		return false
+	}
+	fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", s.containerd.Process.Pid)) // none: it has ended
+	return slices.ContainsFunc(fds, func(fd string) bool {
+		target, err := os.Readlink(fd)
+		return err == nil && target == path
+	})
 }
 
 // LogPath is containerd's log; what shims write to theirs comes there too, at level debug.

@@ -136,9 +136,25 @@ func (p *Pod) Events(handler, container string) ([]Event, error) {
 	return ReadStream(dir)
 }
 
+// tornPatience is how long the last record of a stream may be half there.
+const tornPatience = time.Minute
+
+// errTorn says that a stream ends within a record.
+var errTorn = errors.New("ends within a record")
+
 // ReadStream reads the audit stream in a directory, all segments, in order. A stream with a gap in seq, or a line that is not a
-// whole record, is an error.
+// whole record, is an error. It may be read while it is written: the kernel shows a write page by page, so an end that is half a
+// record is looked at again, and an error only if it stays.
 func ReadStream(dir string) ([]Event, error) {
+	for end := time.Now().Add(tornPatience); ; time.Sleep(time.Millisecond) {
+		events, err := readStream(dir)
+		if !errors.Is(err, errTorn) || time.Now().After(end) {
+			return events, err
+		}
+	}
+}
+
+func readStream(dir string) ([]Event, error) {
 	segments, err := filepath.Glob(filepath.Join(dir, "*.ndjson"))
 	if err != nil {
 		return nil, err
@@ -152,7 +168,7 @@ func ReadStream(dir string) ([]Event, error) {
 		}
 		for line := range bytes.Lines(content) {
 			if !bytes.HasSuffix(line, []byte("\n")) {
-				return events, fmt.Errorf("%s ends within a record", segment)
+				return events, fmt.Errorf("%s %w", segment, errTorn)
 			}
 			event, err := decodeEvent(line)
 			if err != nil {

@@ -262,19 +262,21 @@ func (c *Container) Status(ctx context.Context) (*runtimeapi.ContainerStatus, er
 	return reply.GetStatus(), err
 }
 
-// Wait waits until the container has exited, and returns its status; context's end is an error.
+// Wait waits until the container has exited and all that it wrote is in its log, and returns its status; context's end is an error.
 func (c *Container) Wait(ctx context.Context) (*runtimeapi.ContainerStatus, error) {
 	for {
 		status, err := c.Status(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if status.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED {
+		// CRI tells of an exit whether or not the log's writer has got there; it closes the file when it has.
+		if status.GetState() == runtimeapi.ContainerState_CONTAINER_EXITED && !c.Pod.stand.hasOpen(c.logPath()) {
 			return status, nil
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("container %s is %s, not exited: %w", c.Config.GetMetadata().GetName(), status.GetState(), ctx.Err())
+			return nil, fmt.Errorf("container %s is %s, and not over until its log is closed: %w", c.Config.GetMetadata().GetName(),
+				status.GetState(), ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -313,9 +315,13 @@ func (c *Container) PID(ctx context.Context) (int, error) {
 	return int(task.Pid()), nil
 }
 
+func (c *Container) logPath() string {
+	return filepath.Join(c.Pod.Config.GetLogDirectory(), c.Config.GetLogPath())
+}
+
 // Output is what the container wrote so far, stdout and stderr together, without CRI's time stamps.
 func (c *Container) Output() (string, error) {
-	content, err := os.ReadFile(filepath.Join(c.Pod.Config.GetLogDirectory(), c.Config.GetLogPath()))
+	content, err := os.ReadFile(c.logPath())
 	if err != nil {
 		return "", err
 	}
