@@ -252,7 +252,7 @@ func (o options) arguments(handler, socket, report string) []string {
 }
 
 // leakPatience is how long after the last pod's removal things may still be on their way out.
-const leakPatience = 15 * time.Second
+const leakPatience = time.Minute
 
 // checkLeaks removes what specs that failed left running, and fails on what the removal of all pods leaves. What the delegate
 // alone leaves is not ours, and only printed, by kind.
@@ -264,7 +264,7 @@ func checkLeaks(s *stand.Stand, before stand.Snapshot, alone bool) error {
 	defer cancel()
 	var problems []error
 	kinds := map[string]int{}
-	for _, leak := range stand.Leaks(ctx, before) {
+	for _, leak := range stand.Leaks(ctx, before, nil) {
 		problems = append(problems, fmt.Errorf("left behind: %s", leak))
 		kinds[stand.LeakKind(leak)]++
 	}
