@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -28,11 +29,13 @@ func TestLauncherCannotBeHijacked(t *testing.T) {
 			},
 		} {
 			c := p.run(stand.ContainerConfig{Name: name, Command: []string{"workload", "hijack", "2"}, Modify: modify})
-			for range 15 { // while it looks, and no longer
-				if _, err := c.Exec(h.ctx, "true"); err != nil && strings.Contains(c.written(), "refused") {
-					break
+			h.eventually("the end of the search", func() error { // which has launchers to find meanwhile
+				_, _ = c.Exec(h.ctx, "true") // fails when the search has ended
+				if out := c.written(); !strings.Contains(out, "refused") {
+					return fmt.Errorf("it has written %q", out)
 				}
-			}
+				return nil
+			})
 			if out := c.output(); strings.Contains(out, "opened") || !strings.Contains(out, "refused true") {
 				t.Errorf("%s: %s", name, out)
 			}

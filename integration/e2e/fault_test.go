@@ -206,7 +206,7 @@ func TestLauncherKilled(t *testing.T) {
 			}
 		}()
 		refused := 0
-		for i := range 10 {
+		for i := 0; i < 10 || refused == 0; i++ { // without one that was killed in time the test proves nothing
 			c := p.create(stand.ContainerConfig{Name: fmt.Sprint("c", i), Command: []string{"sh", "-c", "echo ran; sleep 0.1"}})
 			err := c.Start(h.ctx)
 			if err == nil {
@@ -218,9 +218,6 @@ func TestLauncherKilled(t *testing.T) {
 				t.Errorf("Start failed with %v, and the workload wrote %q", err, out)
 			}
 		}
-		if refused == 0 {
-			t.Error("no launcher was killed in time: the test proves nothing")
-		}
 	})
 }
 
@@ -231,7 +228,8 @@ func TestDiskFull(t *testing.T) {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k,mode=0700"); err != nil {
+		// So large that the containers do not fill it themselves, as long as it takes to start them both.
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=32m,mode=0700"); err != nil {
 			t.Fatal(err)
 		}
 		defer func() {
@@ -243,17 +241,24 @@ func TestDiskFull(t *testing.T) {
 		other := h.pod(stand.PodConfig{Handler: baseline}).idle()
 		strict := h.pod(stand.PodConfig{Handler: failing})
 		lenient := h.pod(stand.PodConfig{Handler: failing, Annotations: map[string]string{"metsuke.dev/profile": "lenient"}})
-		loop := []string{"sh", "-c", "while :; do echo x > /tmp/f; sleep 0.01; done"}
+		loop := []string{"sh", "-c", "while :; do echo x > /tmp/f; echo turn; sleep 0.01; done"}
 		killed := strict.run(stand.ContainerConfig{Command: loop})
 		spared := lenient.run(stand.ContainerConfig{Command: loop})
-		if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		if err := os.WriteFile(ballast, make([]byte, 64<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("fill the file system: %v", err)
 		}
 		if out := other.exec("echo", "fine"); out != "fine\n" {
 			t.Errorf("another container: %q", out)
 		}
 		killed.exited()
-		time.Sleep(2 * time.Second) // longer than the stall timeout: the other one has been through it
+		turns := func() int { return strings.Count(spared.written(), "turn") }
+		before := turns()
+		h.eventually("the other one goes on, beyond the stall timeout", func() error {
+			if n := turns() - before; n < 50 { // more than the last pages of a stream have room for
+				return fmt.Errorf("%d turns", n)
+			}
+			return nil
+		})
 		if status, err := spared.Status(h.ctx); err != nil || status.GetState() != runtimeapi.ContainerState_CONTAINER_RUNNING {
 			t.Errorf("onLoss continue: %v %v", status.GetState(), err)
 		}

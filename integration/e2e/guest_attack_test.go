@@ -218,7 +218,7 @@ func TestLauncherIsNotImpersonated(t *testing.T) {
 		if n := strings.Count(out, "\n"); n != 5 { // with what audit says on stderr
 			t.Errorf("%d lines:\n%s", n, out)
 		}
-		c := p.run(stand.ContainerConfig{Command: []string{"sh", "-c", "workload impersonate 3 60; sleep 1000"}})
+		c := p.run(stand.ContainerConfig{Command: []string{"sh", "-c", "workload impersonate 3 300; sleep 1000"}})
 		c.saw("ready\n")
 		for !strings.Contains(c.written(), "stolen ") {
 			if out := c.exec("cat", "/proc/self/status"); field(out, "Seccomp") != "2" {

@@ -45,7 +45,7 @@ func TestResidentOfAnotherContainer(t *testing.T) {
 		}
 
 		// While the other container's exec sessions begin.
-		for _, attack := range [][]string{{"workload", "hijack", "5"}, {"workload", "impersonate", "3", "60"}} {
+		for _, attack := range [][]string{{"workload", "hijack", "5"}, {"workload", "impersonate", "3", "300"}} {
 			done := make(chan string)
 			go func() {
 				result, err := attacker.Exec(h.ctx, attack...)
@@ -100,7 +100,7 @@ func TestResidentOfEachContainer(t *testing.T) {
 				c.Linux.SecurityContext.NamespaceOptions.TargetId = main.ID
 			},
 		})
-		debug.exited() // its own resident is the newest
+		debug.wait() // its own resident is the newest
 		seen := 2
 		if delegate == stand.Kata {
 			seen = 1 // it gives no container the pid namespace of another

@@ -14,7 +14,8 @@ import (
 )
 
 // hijack looks for a process that begins to run the launcher and whose memory it can open for writing: it has no filter
-// yet, and whoever writes its memory decides what it does instead. It prints what it found, and how often it was refused.
+// yet, and whoever writes its memory decides what it does instead. It looks so many seconds, and on until there was a process to
+// refuse: on a busy machine the first may come late. It prints what it found.
 func hijack(args []string) int {
 	if len(args) != 1 {
 		return fatal(errors.New("hijack needs a number of seconds"))
@@ -26,7 +27,7 @@ func hijack(args []string) int {
 	const ahead = 8
 	refused, opened := 0, 0
 	fmt.Println("ready")
-	for end := time.Now().Add(time.Duration(seconds) * time.Second); time.Now().Before(end) && opened == 0; {
+	for end := time.Now().Add(time.Duration(seconds) * time.Second); opened == 0 && (refused == 0 || time.Now().Before(end)); {
 		last, err := lastPID()
 		if err != nil {
 			return fatal(err)

@@ -33,7 +33,7 @@ func verbs() map[string]verb {
 		"status":      {"print /proc/self/status", func([]string) int { return cat("/proc/self/status") }},
 		"exit":        {"STATUS: exit with it", exit},
 		"foreign":     {"NUMBER: make a system call of 32-bit x86; print the result", foreign},
-		"hijack":      {"SECONDS: look for a launcher whose memory can be written", hijack},
+		"hijack":      {"SECONDS: look for a launcher whose memory can be written, and on until one refuses", hijack},
 		"resident":    {"ATTEMPT [ARG...]: attack Metsuke's supervisor in this container, print what came of it", resident},
 		"impersonate": {"N SECONDS: run the helper with the tokens of N launchers", impersonate},
 		"exchange":    {"NAME NAME SECONDS: swap two names without pause", exchange},
