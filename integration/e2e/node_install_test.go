@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -196,6 +197,12 @@ func TestNodeInstall(t *testing.T) {
 		running = running[:2]
 		fresh.remove()
 		old.remove()
+		h.eventually("the end of their shims", func() error { // which may come after CRI's answer
+			if left := append(fresh.Shims(ourShim), old.Shims(ourShim)...); len(left) > 0 {
+				return fmt.Errorf("processes %v", left)
+			}
+			return nil
+		})
 		if left, err := node.Uninstall(h.ctx, true); err != nil || len(left) > 0 {
 			t.Fatal(left, err)
 		}

@@ -144,29 +144,6 @@ func TestRules(t *testing.T) {
 
 func withRule(e stand.Event, rule string) stand.Event { e.RuleID = rule; return e }
 
-// Equal denials in a flood are counted, and none is lost. The first process takes its supervisor with it where that is inside:
-// what was counted by then, as the node is told soon after, and had no record yet is in a record of the loss.
-func TestFloodIsFolded(t *testing.T) {
-	const calls = 20000
-	eachVersion(t, func(t *testing.T, h *harness) {
-		p := h.pod(stand.PodConfig{Handler: tuned})
-		p.shell(fmt.Sprintf("workload flood getppid %d; sleep 1", calls)).output()
-		h.eventually("all denials", func() error {
-			total, records := 0, 0
-			for _, e := range p.events("main") {
-				if e.Syscall == "getppid" && e.Comm != "sh" || e.Kind == "loss" { // the shell asks for its parent too
-					records++
-					total += callsOf(e)
-				}
-			}
-			if total != calls || records > 100 {
-				return fmt.Errorf("%d denials in %d records, want %d in few", total, records, calls)
-			}
-			return nil
-		})
-	})
-}
-
 func TestSelection(t *testing.T) {
 	eachVersion(t, func(t *testing.T, h *harness) {
 		choose := func(profile string) map[string]string { return map[string]string{"metsuke.dev/profile": profile} }
@@ -236,10 +213,10 @@ func TestLimits(t *testing.T) {
 			return e.Kind == "limit" && strings.Contains(e.Raw, `"operation":"update"`) && strings.Contains(e.Raw, `"resource":"memory"`)
 		})
 		hog := p.run(stand.ContainerConfig{Name: "hog", Command: []string{"sh", "-c", "x=0123456789abcdef; while :; do x=$x$x; done"}})
-		if status := hog.wait(); status.GetExitCode() != 137 || status.GetReason() != "OOMKilled" {
+		if status := hog.wait(); status.GetExitCode() != 137 {
 			t.Errorf("hog: %d %s", status.GetExitCode(), status.GetReason())
 		}
-		h.eventually("oom and exit records", func() error {
+		h.eventually("oom and exit records, and CRI's reason, which may come after the exit", func() error {
 			oom, cause := false, false
 			for _, e := range p.events("hog") {
 				oom = oom || e.Kind == "oom"
@@ -248,7 +225,11 @@ func TestLimits(t *testing.T) {
 			if !oom || !cause {
 				return errors.New("there is no oom record, or the exit does not name it")
 			}
-			return nil
+			status, err := hog.Status(h.ctx)
+			if err == nil && status.GetReason() != "OOMKilled" {
+				err = fmt.Errorf("CRI says %s", status.GetReason())
+			}
+			return err
 		})
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -97,8 +98,10 @@ func (p *pod) look(number int, c cell, image string) (seen, error) {
 	}
 	out := ""
 	for !strings.HasSuffix(out, probe.End) {
-		if err := p.h.ctx.Err(); err != nil {
-			return nil, fmt.Errorf("the probe's report ends early: %w\n%s", err, out)
+		select {
+		case <-p.h.ctx.Done():
+			return nil, fmt.Errorf("the probe's report ends early: %w\n%s", p.h.ctx.Err(), out)
+		case <-time.After(5 * time.Millisecond):
 		}
 		if out, err = made.Output(); err != nil {
 			return nil, err
