@@ -28,6 +28,9 @@ import (
 	"metsuke.dev/metsuke/shim/bundle"
 )
 
+// patience bounds what would otherwise hang for ever. It is long, for how busy the machine is, is not tested.
+const patience = 5 * time.Minute
+
 // What the tests run, set by TestMain.
 var runcPath, helperPath, probePath string
 
@@ -155,7 +158,7 @@ func (w *world) runc(stdio []*os.File, args ...string) error {
 	w.t.Helper()
 	log := filepath.Join(w.dir, "runc.log")
 	os.Remove(log)
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, runcPath, append([]string{"--root", filepath.Join(w.dir, "state"), "--log", log, "--log-format", "json"}, args...)...)
 	if len(stdio) == 3 {
@@ -291,7 +294,7 @@ func (p *process) report() string {
 
 func (p *process) reportFrom(f *os.File) string {
 	p.w.t.Helper()
-	f.SetReadDeadline(time.Now().Add(20 * time.Second)) // pipes and terminals have one
+	f.SetReadDeadline(time.Now().Add(patience)) // pipes and terminals have one
 	var got bytes.Buffer
 	buf := make([]byte, 1<<16)
 	for !strings.Contains(got.String(), "\nend") {
@@ -319,7 +322,7 @@ func (p *process) reap() {
 func (p *process) wait() (status int, stderr string) {
 	p.w.t.Helper()
 	var ws syscall.WaitStatus
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		pid, err := syscall.Wait4(p.pid, &ws, syscall.WNOHANG, nil)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			p.w.t.Fatal(err)

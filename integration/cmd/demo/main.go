@@ -220,7 +220,7 @@ func follow(ctx context.Context, c *stand.Container) error {
 
 // streamOf reads the agent's stream when its last record is there: the shim writes it as it learns of the exit.
 func streamOf(pod *stand.Pod) ([]stand.Event, error) {
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		events, err := pod.Events(handler, container)
 		if err == nil && len(events) > 0 && events[len(events)-1].Kind == "exit" {
 			return events, nil

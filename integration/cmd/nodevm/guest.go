@@ -184,7 +184,7 @@ func setUp(modules string) error {
 // openPort waits until the driver has made the port known.
 func openPort(number int) (*os.File, error) {
 	pattern := "/dev/vport*p" + strconv.Itoa(number)
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if matches, err := filepath.Glob(pattern); err != nil {
 			return nil, err
 		} else if len(matches) == 1 {

@@ -153,11 +153,10 @@ func TestEndsByASignal(t *testing.T) {
 				t.Errorf("it ended with %v", err)
 			}
 			// Killed, it cannot wait for the end of its processes.
-			for range 1000 {
+			for end := time.Now().Add(2 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 				if len(leftovers(t)) == 0 {
 					return
 				}
-				time.Sleep(10 * time.Millisecond)
 			}
 			t.Errorf("left behind: %q", leftovers(t))
 		})
