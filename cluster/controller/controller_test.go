@@ -5,6 +5,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -63,6 +64,15 @@ func (c *cluster) run(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	// These clients have no resource versions: what is written between an informer's list and its watch is told to nobody, ever.
+	for watches := 0; watches < len(c.documents)+3; time.Sleep(time.Millisecond) {
+		watches = 0
+		for _, action := range slices.Concat(c.client.Actions(), c.metadata.Actions()) {
+			if action.GetVerb() == "watch" {
+				watches++
+			}
+		}
+	}
 }
 
 func (c *cluster) create(t *testing.T, r schema.GroupVersionResource, v any) {
@@ -117,7 +127,8 @@ func TestRun(t *testing.T) {
 	get(t, c, v1alpha1.AgentProfiles, "coder", func(d *v1alpha1.Document) bool {
 		return d.Status.Nodes == v1alpha1.NodeCounts{Total: 1, Acknowledged: 1}
 	})
-	for labels := map[string]string{}; labels[v1alpha1.HandlerLabel+"metsuke-runc"] != v1alpha1.Ready || labels["other"] != "x"; {
+	labels := map[string]string{}
+	for ; labels[v1alpha1.HandlerLabel+"metsuke-runc"] != v1alpha1.Ready || labels["other"] != "x"; time.Sleep(20 * time.Millisecond) {
 		got, err := c.metadata.Resource(nodes).Get(t.Context(), "n", metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)

@@ -33,9 +33,9 @@ func TestElect(t *testing.T) {
 	client := leases(t)
 	first, second := make(chan struct{}), make(chan struct{})
 	ctx, stop := context.WithCancel(t.Context())
-	endOfFirst, endOfSecond := make(chan error, 1), make(chan error, 1)
+	firstEnded, secondEnded := make(chan error, 1), make(chan error, 1)
 	go func() {
-		endOfFirst <- Elect(ctx, client, "metsuke-system", "a", func(ctx context.Context) error {
+		firstEnded <- Elect(ctx, client, "metsuke-system", "a", func(ctx context.Context) error {
 			close(first)
 			<-ctx.Done()
 			select {
@@ -49,17 +49,17 @@ func TestElect(t *testing.T) {
 	<-first
 	failure := errors.New("it ends by itself")
 	go func() {
-		endOfSecond <- Elect(t.Context(), client, "metsuke-system", "b", func(context.Context) error {
+		secondEnded <- Elect(t.Context(), client, "metsuke-system", "b", func(context.Context) error {
 			close(second)
 			return failure
 		})
 	}()
 	stop()
-	if err := <-endOfFirst; err != nil {
+	if err := <-firstEnded; err != nil {
 		t.Errorf("the first ends with %v", err)
 	}
 	<-second
-	if err := <-endOfSecond; !errors.Is(err, failure) {
+	if err := <-secondEnded; !errors.Is(err, failure) {
 		t.Errorf("the second ends with %v", err)
 	}
 	l, err := client.Leases("metsuke-system").Get(t.Context(), leaseName, metav1.GetOptions{})

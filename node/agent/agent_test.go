@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +95,16 @@ func (n *node) run(t *testing.T) (stop func()) {
 	return stop
 }
 
+// watches waits until the agent watches the documents. The client has no resource versions: what is written between the agent's list and
+// its watch is told to nobody, ever.
+func (n *node) watches(t *testing.T) {
+	t.Helper()
+	watch := func(a clienttesting.Action) bool { return a.GetVerb() == "watch" }
+	for !slices.ContainsFunc(n.client.Actions(), watch) {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 func (n *node) put(t *testing.T, d *v1alpha1.AcceptedDocument) {
 	t.Helper()
 	object, err := v1alpha1.Encode(d)
@@ -144,6 +155,7 @@ func TestDocumentsComeIntoForce(t *testing.T) {
 	coder := accepted(profile.KindProfile, "coder", 1, base)
 	n.put(t, coder)
 	n.run(t)
+	n.watches(t)
 	n.waits(t, func(s v1alpha1.AgentNodeStatus) bool {
 		return s.Profiles.Digest == digest(coder) && len(s.Handlers) == 1 && s.Handlers[0].Ready && s.Version == "v1" && !s.Heartbeat.IsZero()
 	})
@@ -186,6 +198,7 @@ func TestRefusedSetStaysOut(t *testing.T) {
 	coder := accepted(profile.KindProfile, "coder", 1, base)
 	n.put(t, coder)
 	n.run(t)
+	n.watches(t)
 	n.waits(t, func(s v1alpha1.AgentNodeStatus) bool { return s.Profiles.Digest == digest(coder) })
 	before := n.file(t)
 	n.put(t, accepted(profile.KindProfile, "coder", 2, `{"extends":["gone"]}`))
