@@ -3,6 +3,7 @@
 package door
 
 import (
+	"bufio"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -190,12 +191,18 @@ func TestRevoked(t *testing.T) {
 	s.answers(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "{}\n")
 		_ = http.NewResponseController(w).Flush()
-		s.allowed.Store(false)
 		<-r.Context().Done()
 		close(gone)
 	})
-	if _, body, err := s.get(t, s.apiServer(t), logs+"&follow=true", alice); err == nil {
-		t.Errorf("%q looks whole", body)
+	response := s.open(t, s.apiServer(t), logs+"&follow=true", alice)
+	defer response.Body.Close()
+	lines := bufio.NewReader(response.Body)
+	if line, err := lines.ReadString('\n'); err != nil || line != "{}\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	s.allowed.Store(false) // not before: an answer that has not begun cannot look whole
+	if rest, err := io.ReadAll(lines); err == nil {
+		t.Errorf("%q looks whole", rest)
 	}
 	<-gone // the agent is not asked any more
 }

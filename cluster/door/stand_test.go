@@ -185,8 +185,17 @@ func (s *stand) serve(t *testing.T) {
 	})
 }
 
-// get asks as the API server does, with its certificate (nil: none) and whose request it is.
+// get reads a whole answer; see open.
 func (s *stand) get(t *testing.T, own *tls.Certificate, path string, headers http.Header) (*http.Response, string, error) {
+	t.Helper()
+	response := s.open(t, own, path, headers)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response, string(body), err
+}
+
+// open asks as the API server does, with its certificate (nil: none) and whose request it is.
+func (s *stand) open(t *testing.T, own *tls.Certificate, path string, headers http.Header) *http.Response {
 	t.Helper()
 	roots := x509.NewCertPool()
 	roots.AddCert(s.door.keys.now().own.Leaf)
@@ -203,9 +212,7 @@ func (s *stand) get(t *testing.T, own *tls.Certificate, path string, headers htt
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return response, string(body), err
+	return response
 }
 
 func (s *stand) apiServer(t *testing.T) *tls.Certificate {
