@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -73,11 +74,16 @@ func impostor(path string) {
 	}
 }
 
+// patience is what a step takes at the very most, on a machine that is busy with other tests.
+const patience = 2 * time.Minute
+
 // process is a running impostor.
 type process struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
+
+	ending sync.Once
 }
 
 // connect starts a process that connects to path. env is added to its environment.
@@ -111,10 +117,13 @@ func connectAs(t testing.TB, path string, user *syscall.Credential, env ...strin
 	return p
 }
 
+// end kills the process, and returns when it is gone. A timer may do so while the test ends.
 func (p *process) end() {
-	p.in.Close()
-	p.cmd.Process.Kill() // or ended already
-	p.cmd.Wait()         //nolint:errcheck // waited for already
+	p.ending.Do(func() {
+		p.in.Close()
+		p.cmd.Process.Kill() // or ended already
+		p.cmd.Wait()         //nolint:errcheck // killed
+	})
 }
 
 func (p *process) line(t testing.TB) string {
@@ -151,7 +160,7 @@ func dial(t testing.TB, path string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &client{t: t, conn: conn}
@@ -231,7 +240,7 @@ func checkLeaks(t testing.TB) {
 	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
 	t.Cleanup(func() {
 		var now []string
-		for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 			now = openFiles(t)
 			if runtime.NumGoroutine() <= goroutines && len(now) <= len(fds) {
 				return
@@ -290,6 +299,22 @@ func expect(t testing.TB, r *Rendezvous) (*Pending, string) {
 		t.Fatal(err)
 	}
 	return p, token
+}
+
+// eventually waits for what the Rendezvous comes to by itself. ok is called with r.mu held.
+func eventually(t testing.TB, r *Rendezvous, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		r.mu.Lock()
+		yes := ok()
+		r.mu.Unlock()
+		if yes {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("never: ", what)
+		}
+	}
 }
 
 var self = os.Getpid()

@@ -19,7 +19,7 @@ import (
 )
 
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -328,7 +328,7 @@ func TestFailureOutlivesTheLauncher(t *testing.T) {
 		t.Fatal("no plan")
 	}
 	other.post(plan.Failure{Stage: plan.StageNotFound}.Append(nil))
-	time.Sleep(50 * time.Millisecond)
+	eventually(t, r, "the reason is there", func() bool { return p.candidates[0].outcome != nil })
 	other.end()
 	if err := p.Confirm(other.cmd.Process.Pid); err != nil {
 		t.Fatal(err)
