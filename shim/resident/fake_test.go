@@ -201,8 +201,8 @@ func (d *delegate) run(req *taskapi.StartRequest) error {
 		if d.script != nil {
 			d.script(d.guest)
 		}
+		close(d.ended) // before its output ends: who sees that end and asks is told the status
 		d.kill()
-		close(d.ended)
 		if !d.quiet {
 			d.r.Exited(d.status)
 		}
@@ -300,7 +300,7 @@ func setUp(t *testing.T, script func(*guest), change func(*Config)) *stage {
 	if s.r, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	s.r.grace = 10 * time.Millisecond
+	s.r.grace, s.r.drain = 10*time.Millisecond, patience
 	t.Cleanup(func() {
 		if err := s.r.Close(context.Background()); err != nil {
 			t.Errorf("Close: %v", err)

@@ -230,20 +230,24 @@ func (r *Resident) notReady(ctx context.Context) error {
 	}
 	select {
 	case <-r.exited:
-		err := fmt.Errorf("%w with status %d before it was ready", r.err, r.status)
-		if r.status == 128+uint32(unix.SIGKILL) {
-			// A launcher that waits for it in vain takes the container with it.
-			err = fmt.Errorf("%w: killed for want of memory, or with its container after nothing was heard of it (%w)", err, errSilent)
-		}
-		return err
+		return r.endedBeforeReady(r.status)
 	case <-ctx.Done():
 		return fmt.Errorf("%w before it was ready", r.err)
 	case <-time.After(r.grace):
 	}
 	if status, ended := r.exec.endedWith(ctx); ended {
-		return fmt.Errorf("%w with status %d before it was ready", r.err, status)
+		return r.endedBeforeReady(status)
 	}
 	return fmt.Errorf("its output ended at once, though it did not: %w", ErrForbidden)
+}
+
+func (r *Resident) endedBeforeReady(status uint32) error {
+	err := fmt.Errorf("%w with status %d before it was ready", r.err, status)
+	if status == 128+uint32(unix.SIGKILL) {
+		// A launcher that waits for it in vain takes the container with it.
+		err = fmt.Errorf("%w: killed for want of memory, or with its container after nothing was heard of it (%w)", err, errSilent)
+	}
+	return err
 }
 
 // Stalls is how many events had to wait because the stream could not be written.
