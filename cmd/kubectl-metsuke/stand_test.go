@@ -119,7 +119,7 @@ func (s *stand) startAgent(ctx context.Context, running *sync.WaitGroup) {
 }
 
 func (s *stand) startDoor(ctx context.Context, running *sync.WaitGroup) {
-	l := must[net.Listener](s.t)(net.Listen("tcp", "127.0.0.1:0"))
+	l := must[net.Listener](s.t)(net.Listen("tcp", "127.0.0.2:0")) // where nobody else takes the port meanwhile
 	s.door = l.Addr().String()
 	_ = l.Close() // the door listens there by itself
 	own := s.as("controller")

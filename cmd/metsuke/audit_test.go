@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"testing"
 	"time"
@@ -57,15 +56,21 @@ func auditStreams(t *testing.T) (root string) {
 
 // auditRun runs the command below a root that marks mistakes in usage, as the real one does.
 func auditRun(ctx context.Context, args ...string) (stdout, stderr string, err error) {
-	var out, errs bytes.Buffer
+	var out bytes.Buffer
+	stderr, err = auditInto(ctx, &out, args...)
+	return out.String(), stderr, err
+}
+
+func auditInto(ctx context.Context, out io.Writer, args ...string) (stderr string, err error) {
+	var errs bytes.Buffer
 	root := &cobra.Command{Use: "metsuke", SilenceErrors: true, SilenceUsage: true}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errors.Join(errAuditUsage, err) })
 	root.AddCommand(newAuditCommand())
 	root.SetArgs(append([]string{"audit"}, args...))
-	root.SetOut(&out)
+	root.SetOut(out)
 	root.SetErr(&errs)
 	err = root.ExecuteContext(ctx)
-	return out.String(), errs.String(), err
+	return errs.String(), err
 }
 
 var errAuditUsage = errors.New("usage")
@@ -162,27 +167,26 @@ func TestAuditTailProblems(t *testing.T) {
 
 // TestAuditTailInterrupted: an interrupted tail -f has done what it was asked to.
 func TestAuditTailInterrupted(t *testing.T) {
-	caught := make(chan os.Signal, 1) // so that a signal before the command is ready does not end this program
-	signal.Notify(caught, os.Interrupt)
-	defer signal.Stop(caught)
-	ended, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for tick := time.Tick(200 * time.Millisecond); ; {
-			select {
-			case <-ended:
-				return
-			case <-tick:
-				_ = unix.Kill(os.Getpid(), unix.SIGINT)
-			}
-		}
-	}()
-	out, errs, err := auditRun(t.Context(), "tail", "-f", "-n", "1", "--dir", auditStreams(t))
-	close(ended)
-	<-stopped
-	if strings.Count(out, "\n") != 2 || errs != "" || err != nil {
-		t.Errorf("error %v, stderr %q, stdout\n%s", err, errs, out)
+	var out interrupting
+	errs, err := auditInto(t.Context(), &out, "tail", "-f", "-n", "1", "--dir", auditStreams(t))
+	if text := out.text.String(); strings.Count(text, "\n") != 2 || errs != "" || err != nil {
+		t.Errorf("error %v, stderr %q, stdout\n%s", err, errs, text)
 	}
+}
+
+// interrupting interrupts this program, once, when all that there is has been written: a day and a record.
+type interrupting struct {
+	text strings.Builder
+	done bool
+}
+
+func (w *interrupting) Write(p []byte) (int, error) {
+	w.text.Write(p)
+	if w.done || strings.Count(w.text.String(), "\n") < 2 {
+		return len(p), nil
+	}
+	w.done = true
+	return len(p), unix.Kill(os.Getpid(), unix.SIGINT)
 }
 
 func TestAuditList(t *testing.T) {

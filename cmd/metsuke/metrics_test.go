@@ -19,7 +19,7 @@ import (
 
 func TestWithMetrics(t *testing.T) {
 	from := exposition.New("v1")
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := net.Listen("tcp", "127.0.0.2:0") // where nobody else listens, so that the port is still free below
 	if err != nil {
 		t.Fatal(err)
 	}
