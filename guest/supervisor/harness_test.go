@@ -22,6 +22,9 @@ import (
 	"metsuke.dev/metsuke/seccomp/notify/notifytest"
 )
 
+// patience is what a step takes at the very most, on a machine that is busy with other tests.
+const patience = time.Minute
+
 func TestMain(m *testing.M) {
 	notifytest.Main()
 	fds := openDescriptors()
@@ -268,12 +271,11 @@ func newStand(t testing.TB, opts Options) *stand {
 		if n := sup.watched.Load(); n != 0 {
 			t.Errorf("%d threads are still watched", n)
 		}
-		for i := 0; runtime.NumGoroutine() > goroutines; i++ {
-			if i == 200 {
+		for end := time.Now().Add(patience); runtime.NumGoroutine() > goroutines; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
 				buf := make([]byte, 1<<16)
 				t.Fatalf("%d goroutines, %d at the start\n%s", runtime.NumGoroutine(), goroutines, buf[:runtime.Stack(buf, true)])
 			}
-			time.Sleep(10 * time.Millisecond)
 		}
 	})
 	return s
@@ -303,14 +305,14 @@ func ended(t testing.TB, session *Session) {
 	t.Helper()
 	select {
 	case <-session.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the session does not end")
 	}
 }
 
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("never: ", what)
 		}

@@ -19,7 +19,7 @@ func (s *stand) takeLoss(t *testing.T) audit.Loss {
 	select {
 	case l := <-s.loss:
 		return l
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("OnLoss was not called")
 	}
 	return audit.Loss{}
@@ -105,16 +105,14 @@ func TestSinkNeverRecoversKill(t *testing.T) {
 // onLoss continue: calls go on after one timeout, and what is missing is counted in the stream.
 func TestSinkNeverRecoversContinue(t *testing.T) {
 	r := rules{unix.SYS_OPENAT: audited("file-read")}
-	const stall = 250 * time.Millisecond // 20 of them are more than an emulated machine needs
-	s := newStand(t, Options{Program: r, StallTimeout: stall, Continue: true})
+	s := newStand(t, Options{Program: r, StallTimeout: 250 * time.Millisecond, Continue: true})
 	s.failAfterStart()
-	began := time.Now()
 	p, session := s.run(t, r, "", "open", "20", "/etc/passwd")
 	if out := finish(t, p, session); out != "ok=20 errno=0\n" {
 		t.Errorf("victim: %q", out)
 	}
-	if took := time.Since(began); took > 20*stall {
-		t.Errorf("took %v: each call waited", took)
+	if n := s.Stats().Stalls; n > 1 {
+		t.Errorf("%d calls waited, want the first alone", n)
 	}
 	if l := s.takeLoss(t); l.OnLoss != "continue" {
 		t.Errorf("loss %+v", l)
@@ -223,12 +221,8 @@ func TestFaultStallsOnlyItself(t *testing.T) {
 	if out := finish(t, p, session); out != "ok=100 errno=0\n" {
 		t.Errorf("victim: %q", out)
 	}
-	began := time.Now()
-	if err := s.Close(); err == nil {
+	if err := s.Close(); err == nil { // and it returns, though the session is stuck for as long as its process lives
 		t.Errorf("Close says nothing of a stuck session")
-	}
-	if took := time.Since(began); took > closeGrace+time.Second {
-		t.Errorf("Close took %v", took)
 	}
 	stuck.Kill()
 	if out := finish(t, stuck, stuckSession); out != "ready\n" {

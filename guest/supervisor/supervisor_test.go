@@ -314,9 +314,13 @@ func TestCallsAfterClose(t *testing.T) {
 	r := rules{unix.SYS_GETPPID: audited("x")}
 	s := newStand(t, Options{Program: r})
 	s.sink.hook = func(ev *audit.Event) {
-		if ev.Syscall.Syscall == "execve" {
-			go s.Close()
-			time.Sleep(50 * time.Millisecond)
+		if ev.Syscall.Syscall != "execve" {
+			return
+		}
+		go s.Close()
+		for session := range s.sessions { // the one whose goroutine this is
+			for !session.stoppedWithin(lastBackoff) {
+			}
 		}
 	}
 	p, session := s.run(t, r, "", "deny", "5")
