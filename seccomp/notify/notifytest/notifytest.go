@@ -119,7 +119,7 @@ func LaunchFilter(t testing.TB, filter []byte, attr *syscall.SysProcAttr, argv .
 		t.Fatal(err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "socket")
-	defer theirs.Close()
+	defer theirs.Close() // if it does not come so far as to be the launcher's alone
 	stdin, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -138,6 +138,7 @@ func LaunchFilter(t testing.TB, filter []byte, attr *syscall.SysProcAttr, argv .
 		p.Kill()
 		p.Wait()
 	})
+	theirs.Close() // so that the end of a launcher that dies is seen
 	data, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(p.socket, data, rights, unix.MSG_CMSG_CLOEXEC)
 	if err != nil || n == 0 {
