@@ -275,7 +275,7 @@ func alive(pid int) bool {
 // checkLeaks is the end of every scenario: no process, no socket, no directory.
 func (s *stand) checkLeaks() {
 	t := s.t
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) && (len(s.pids()) > 0 || len(s.podDirs()) > 0) {
 		time.Sleep(10 * time.Millisecond)
 	}

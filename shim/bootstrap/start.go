@@ -223,7 +223,7 @@ func (s *starter) join(ctx context.Context, address string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return orphan
+			return fmt.Errorf("%w (%w)", orphan, context.Cause(ctx))
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
