@@ -24,7 +24,7 @@ func exchangeRaw(t *testing.T, path string, frames ...[]byte) (header, []byte) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	for _, f := range frames {
 		if _, err := conn.Write(f); err != nil {
 			t.Fatal(err)

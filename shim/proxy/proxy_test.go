@@ -182,12 +182,11 @@ func TestClientGone(t *testing.T) {
 			u := newUpstream(t)
 			s, c, _ := through(t, Config{Dial: DialUnix(u.path), Intercept: intercept(forward, methods...)})
 			go func() { _, _ = call(within(t), c, "Block", "") }()
-			waitFor(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.conns) == 1 })
-			time.Sleep(20 * time.Millisecond) // let the call arrive
+			waitFor(t, func() bool { return u.blocked.Load() == 1 })
 			c.Close()
 			select {
 			case <-u.ended: //nolint:errcheck // only its end matters here
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				t.Error("the upstream's call goes on")
 			}
 			if err := s.Wait(within(t)); err != nil {
@@ -205,7 +204,7 @@ func TestUpstreamGone(t *testing.T) {
 			_, c, path := through(t, Config{Dial: DialUnix(u.path), Intercept: intercept(forward, methods...)})
 			result := make(chan error, 1)
 			go func() { _, err := call(within(t), c, "Block", ""); result <- err }()
-			time.Sleep(20 * time.Millisecond)
+			waitFor(t, func() bool { return u.blocked.Load() == 1 })
 			u.server.Close() // closes idle connections alone; a dead process closes all
 			close(u.release)
 			<-result //nolint:errcheck // only its end matters here
@@ -220,13 +219,26 @@ func TestUpstreamGone(t *testing.T) {
 // The upstream closes the paired connection while a handled call's answer is on its way: it still arrives.
 func TestAnswerBeforeEnd(t *testing.T) {
 	u := newUpstream(t)
+	var s *Server
+	draining := func() (found bool) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for c := range s.conns {
+			c.callMu.Lock()
+			found = found || c.draining
+			c.callMu.Unlock()
+		}
+		return found
+	}
 	slow := func(ctx context.Context, c *Call, next Next) ([]byte, error) {
 		out, err := next(ctx, c.Payload)
 		u.server.Close()
-		time.Sleep(100 * time.Millisecond)
+		for !draining() && ctx.Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
 		return out, err
 	}
-	_, c, _ := through(t, Config{Dial: DialUnix(u.path), Intercept: func(c *Call) Handler {
+	s, c, _ := through(t, Config{Dial: DialUnix(u.path), Intercept: func(c *Call) Handler {
 		if c.Method == "Echo" && strings.Contains(string(c.Payload), "last") {
 			return slow
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,8 @@ type upstream struct {
 	server  *ttrpc.Server
 	release chan struct{} // ends Block
 	path    string
-	ended   chan error // what a Block's context said at its end
+	blocked atomic.Int32 // Blocks that have come
+	ended   chan error   // what a Block's context said at its end
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -54,6 +56,7 @@ func newUpstream(t *testing.T) *upstream {
 				return "", errors.Join(st.Err(), err)
 			}),
 			"Block": text(func(ctx context.Context, s string) (string, error) {
+				u.blocked.Add(1)
 				select {
 				case <-u.release:
 					return s, nil
@@ -134,7 +137,7 @@ func call(ctx context.Context, c *ttrpc.Client, method, text string) (string, er
 }
 
 func within(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -155,9 +158,9 @@ func forward(ctx context.Context, c *Call, next Next) ([]byte, error) { return n
 
 func waitFor(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("not within five seconds")
+			t.Fatal("not within a minute")
 		}
 	}
 }
