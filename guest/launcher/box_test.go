@@ -125,6 +125,9 @@ func write(t testing.TB, path, data string, mode os.FileMode) {
 	}
 }
 
+// patience is what a step takes at the very most, on a machine that is busy with other tests.
+const patience = 2 * time.Minute
+
 // run is one launcher that was started.
 type run struct {
 	cmd            *exec.Cmd
@@ -213,7 +216,7 @@ func (r *run) wait(t testing.TB) int {
 	go func() { done <- r.cmd.Wait() }()
 	select {
 	case <-done: //nolint:errcheck // only its end matters here
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the process does not end")
 	}
 	ws := r.cmd.ProcessState.Sys().(syscall.WaitStatus)
@@ -224,7 +227,7 @@ func (r *run) wait(t testing.TB) int {
 }
 
 func deadline(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -155,7 +155,10 @@ func TestLateSupervisor(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			defer cmd.Process.Kill()
+			defer func() {
+				cmd.Process.Kill()
+				cmd.Wait() //nolint:errcheck // killed; a Go program that begins has files of its /proc open, which is unmounted next
+			}()
 			time.Sleep(100 * time.Millisecond)
 			rv, err := rendezvous.ListenInside(b.root+"/.metsuke/sock", b.helper) // it may connect before it is expected
 			if err != nil {
@@ -196,7 +199,7 @@ func TestDescriptorsAreHoarded(t *testing.T) {
 			t.Errorf("%v: %s", err, &said)
 		}
 	}()
-	for end := time.Now().Add(20 * time.Second); said.String() != "hoarded\n"; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); said.String() != "hoarded\n"; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("hoarder says %q", &said)
 		}

@@ -20,7 +20,7 @@ import (
 
 // What execve changes whatever runs, or names the process.
 var notCompared = []string{"Pid", "Tgid", "Ngid", "PPid", "NSpid", "NStgid", "NSpgid", "NSsid",
-	"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData", "VmStk", "VmPTE", "VmLck",
+	"VmPeak", "VmSize", "VmHWM", "VmRSS", "RssAnon", "RssFile", "RssShmem", "VmData", "VmStk", "VmPTE", "VmLck", "VmSwap",
 	"voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "Threads", "State", "SigQ", "FDSize",
 	"Cpus_allowed", "SigBlk",
 	"SigPnd"} // the probe's own SIGURG, on its way: Go's preemption
@@ -78,7 +78,7 @@ func observe(t testing.TB, pid int) state {
 // waiting waits until the probe waits for the end of its input.
 func (r *run) waiting(t testing.TB) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if strings.Contains(r.stdout.String(), "waiting") {
 			return
 		}
