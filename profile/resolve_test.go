@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -211,7 +210,7 @@ func TestPassthrough(t *testing.T) {
 	}
 }
 
-// Diamonds upon diamonds have exponentially many ways to the top.
+// Diamonds upon diamonds have exponentially many ways to the top: who goes them all does not come back.
 func TestResolveIsQuick(t *testing.T) {
 	pairs := []string{"p0", "{}", "q0", "{}"}
 	for i := range 200 {
@@ -219,12 +218,8 @@ func TestResolveIsQuick(t *testing.T) {
 			pairs = append(pairs, fmt.Sprintf("%s%d", n, i+1), fmt.Sprintf("{extends: [p%d, q%d]}", i, i))
 		}
 	}
-	start := time.Now()
 	if r := resolve(t, load(t, profiles(pairs...)), "p200"); len(r.Provenance.Profiles) != 401 {
 		t.Errorf("%d documents", len(r.Provenance.Profiles))
-	}
-	if d := time.Since(start); d > time.Minute {
-		t.Errorf("took %s", d)
 	}
 }
 

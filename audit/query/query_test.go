@@ -179,7 +179,7 @@ func TestReadProblems(t *testing.T) {
 func TestFollow(t *testing.T) {
 	root := t.TempDir()
 	first := write(t, root, id("a", "p", "x"), stream.Options{SegmentBytes: 1}, exit(1), exit(2))
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	entries := make(chan string)
 	ended := make(chan error, 1)

@@ -202,7 +202,7 @@ func TestOneWriter(t *testing.T) {
 		t.Errorf("second writer: error %v, want ErrLocked", err)
 	}
 	time.AfterFunc(50*time.Millisecond, func() { w.Close() })
-	second, err := OpenWriter(Dir(root, testID), testID, Options{LockWait: 10 * time.Second})
+	second, err := OpenWriter(Dir(root, testID), testID, Options{LockWait: time.Minute})
 	if err != nil {
 		t.Fatalf("after the first has closed: %v", err)
 	}

@@ -43,7 +43,7 @@ func denied(second int, call, rule string, count uint64) audit.Event {
 	}}
 }
 
-func node(n *podstest.Node) *Node { return &Node{StateDir: n.State(), Patience: 20 * time.Second} }
+func node(n *podstest.Node) *Node { return &Node{StateDir: n.State(), Patience: time.Minute} }
 
 func list(t *testing.T, n *Node, f Filter) []Pod {
 	t.Helper()
@@ -136,10 +136,11 @@ func TestSilentShims(t *testing.T) {
 	two := append(slices.Clone(one), one[0])
 	two[0].ID, two[1].ID = "first", "second"
 	n.Add(podstest.Pod{Namespace: "ns", Name: "deaf twice", ID: "deaf2", Shim: podstest.Deaf, Containers: two})
+	const patience = 15 * time.Second // those that answer are to be heard in it, beside other tests
 	// One after the other they would take four times as long as this.
-	ctx, cancel := context.WithTimeout(t.Context(), stuck*5*time.Second/4)
+	ctx, cancel := context.WithTimeout(t.Context(), stuck*patience/4)
 	defer cancel()
-	got, err := (&Node{StateDir: n.State(), Patience: 5 * time.Second}).List(ctx, Filter{})
+	got, err := (&Node{StateDir: n.State(), Patience: patience}).List(ctx, Filter{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	bootapi "github.com/containerd/containerd/api/runtime/bootstrap/v1"
 	"github.com/containerd/containerd/api/types/runc/options"
@@ -193,8 +194,11 @@ func TestStartLeavesProcess(t *testing.T) {
 	if !got.New || !got.Process.Alive() {
 		t.Fatalf("started %+v; want its process", got)
 	}
-	if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", got.Process.PID)); string(comm) != "sleep\n" {
-		t.Errorf("found %q", comm)
+	var comm []byte
+	for end := time.Now().Add(time.Minute); string(comm) != "sleep\n"; time.Sleep(time.Millisecond) { // it is a shell before
+		if comm, _ = os.ReadFile(fmt.Sprintf("/proc/%d/comm", got.Process.PID)); time.Now().After(end) {
+			t.Fatalf("found %q", comm)
+		}
 	}
 	if err := got.End(t.Context()); err != nil || got.Process.Alive() {
 		t.Errorf("end: %v, alive %v", err, got.Process.Alive())
