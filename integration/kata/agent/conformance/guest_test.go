@@ -4,6 +4,7 @@ package conformance
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,6 +22,9 @@ import (
 
 // sandboxID is the sandbox of all tests, and the name of a directory of shared things that has their root file system.
 const sandboxID = "conformance"
+
+// patience is what a boot takes at the very most, or what comes after it, on a machine that is busy with other tests.
+const patience = 4 * time.Minute
 
 var (
 	agent  grpc.AgentServiceService
@@ -47,27 +51,21 @@ func withAgent(run func() int) (int, error) {
 	if err := build(probe, "./testdata/probe"); err != nil {
 		return 0, err
 	}
-	socket := os.Getenv("METSUKE_KATA_AGENT_SOCKET")
-	if socket == "" {
-		stop, err := boot(dir)
-		if err != nil {
-			return 0, err
-		}
-		defer stop()
-		socket = filepath.Join(dir, "agent")
+	var client *ttrpc.Client
+	stop := func() {}
+	if socket := os.Getenv("METSUKE_KATA_AGENT_SOCKET"); socket != "" {
+		client, err = connect(socket)
+	} else {
+		client, stop, err = boot(dir)
 	}
-	conn, err := dial(socket)
 	if err != nil {
 		return 0, err
 	}
-	client := ttrpc.NewClient(conn)
+	defer stop()
 	defer func() { _ = client.Close() }()
 	agent, health = grpc.NewAgentServiceClient(client), grpc.NewHealthClient(client)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if _, err := health.Check(ctx, &grpc.CheckRequest{}); err != nil {
-		return 0, fmt.Errorf("the agent does not answer: %w", err)
-	}
 	if _, err := agent.CreateSandbox(ctx, &grpc.CreateSandboxRequest{SandboxId: sandboxID, Hostname: "guest"}); err != nil {
 		return 0, fmt.Errorf("CreateSandbox: %w", err)
 	}
@@ -90,30 +88,57 @@ func build(out, pkg string) error {
 	return nil
 }
 
-// dial connects as soon as somebody listens.
-func dial(socket string) (net.Conn, error) {
-	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("unix", socket)
-		if err == nil || time.Since(begin) > 10*time.Second {
-			return conn, err
+// connect waits for somebody who listens, and for an agent who answers.
+func connect(socket string) (*ttrpc.Client, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := net.Dial("unix", socket)
+	for ; err != nil; conn, err = net.Dial("unix", socket) {
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(10 * time.Millisecond):
 		}
+	}
+	client := ttrpc.NewClient(conn)
+	if _, err := grpc.NewHealthClient(client).Check(ctx, &grpc.CheckRequest{}); err != nil {
+		return nil, errors.Join(fmt.Errorf("the agent does not answer: %w", err), client.Close())
+	}
+	return client, nil
+}
+
+// boot starts a guest under emulation, and connects to its agent. One that hangs at its boot is booted again, once, as the stand does.
+func boot(dir string) (client *ttrpc.Client, stop func(), err error) {
+	tools, err := findTools()
+	if err != nil {
+		return nil, nil, err
+	}
+	image, socket := filepath.Join(dir, "initrd.img"), filepath.Join(dir, "agent")
+	if err := makeImage(tools, dir, image); err != nil {
+		return nil, nil, err
+	}
+	for attempt := 1; ; attempt++ {
+		if stop, err = startGuest(filepath.Join(tools["kernel"], "vmlinuz"), image, socket); err != nil {
+			return nil, nil, err
+		}
+		if client, err = connect(socket); err == nil {
+			return client, stop, nil
+		}
+		stop()
+		if attempt == 2 {
+			return nil, nil, err
+		}
+		fmt.Fprintln(os.Stderr, "conformance: boot again:", err)
+		_ = os.Remove(socket)
 	}
 }
 
-// boot starts a guest under emulation, whose agent is behind the socket dir/agent. Its console is the tests' standard error.
-func boot(dir string) (stop func(), err error) {
-	tools, err := findTools()
-	if err != nil {
-		return nil, err
-	}
-	image := filepath.Join(dir, "initrd.img")
-	if err := makeImage(tools, dir, image); err != nil {
-		return nil, err
-	}
+// startGuest starts a guest whose agent is behind the socket. Its console is the tests' standard error.
+func startGuest(kernel, image, socket string) (stop func(), err error) {
 	qemu := exec.Command("qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512M",
-		"-kernel", filepath.Join(tools["kernel"], "vmlinuz"), "-initrd", image,
+		"-kernel", kernel, "-initrd", image,
 		"-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,server=on,wait=off,path="+filepath.Join(dir, "agent"),
+		"-device", "virtio-serial-pci", "-chardev", "socket,id=agent,server=on,wait=off,path="+socket,
 		"-device", "virtserialport,chardev=agent,name=agent.0",
 		"-nodefaults", "-no-user-config", "-nographic", "-serial", "stdio", "-no-reboot")
 	qemu.Stdout, qemu.Stderr = os.Stderr, os.Stderr
