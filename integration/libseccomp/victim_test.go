@@ -118,7 +118,7 @@ func TestVictim(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "/proc/self/exe")
 			cmd.Env = []string{roleVariable + "=" + roleVictim, "METSUKE_LIBSECCOMP_CALL=" + string(call), "GOTRACEBACK=none"}
