@@ -26,7 +26,7 @@ func TestFlow(t *testing.T) {
 			if h.ready.Kernel == "" || h.ready.Version == "" || h.ready.Tasks == 0 || h.ready.Tasks > channel.ResidentTasks {
 				t.Errorf("Ready is %+v", h.ready)
 			}
-			found := h.of(1).found
+			found := h.heard(1).found
 			if found.PID != 1 || found.UID != 0 || found.Seccomp != 2 || found.Filters != 1 || !found.NoNewPrivs {
 				t.Errorf("Found is %+v", found)
 			}
@@ -35,7 +35,7 @@ func TestFlow(t *testing.T) {
 				name := fmt.Sprint("session-", i)
 				processes[name] = h.exec(name, uint32(4242*i), "workload")
 			}
-			if found := h.of(3).found; found.UID != 4242 || found.GID != 4242 {
+			if found := h.heard(3).found; found.UID != 4242 || found.GID != 4242 {
 				t.Errorf("Found of a user's session is %+v", found)
 			}
 			for name, p := range processes {
@@ -126,7 +126,7 @@ func TestLaunchFails(t *testing.T) {
 			}
 			h.send(channel.Cancel{ID: id})
 			h.await("the end", func() bool { return h.of(id).failed != nil })
-			if text := h.of(id).failed.Text; text == "" || h.of(id).armed {
+			if text := h.heard(id).failed.Text; text == "" || h.heard(id).armed {
 				t.Errorf("%s: %q", when, text)
 			}
 			if p != nil && p.wait(t) != 255 {

@@ -204,11 +204,19 @@ func (h *host) take(m channel.Message) {
 	}
 }
 
+// of is what was said of a number. The caller holds mu.
 func (h *host) of(id uint64) *wasSaid {
 	if h.byID[id] == nil {
 		h.byID[id] = &wasSaid{}
 	}
 	return h.byID[id]
+}
+
+// heard is what was said of a number until now.
+func (h *host) heard(id uint64) wasSaid {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return *h.of(id)
 }
 
 // await waits until ok, which is called with mu held.
@@ -328,13 +336,13 @@ func (h *host) expect(exec, token string, p *plan.Plan) uint64 {
 // arm sees a launch through to its end.
 func (h *host) arm(id uint64) *channel.Failed {
 	h.t.Helper()
-	var w *wasSaid
-	h.await("the launcher is found", func() bool { w = h.of(id); return w.found != nil || w.failed != nil })
-	if w.failed == nil {
-		h.send(channel.Arm{ID: id})
+	h.await("the launcher is found", func() bool { return h.of(id).found != nil || h.of(id).failed != nil })
+	if failed := h.heard(id).failed; failed != nil {
+		return failed
 	}
-	h.await("the launcher is armed", func() bool { return w.armed || w.failed != nil })
-	return w.failed
+	h.send(channel.Arm{ID: id})
+	h.await("the launcher is armed", func() bool { return h.of(id).armed || h.of(id).failed != nil })
+	return h.heard(id).failed
 }
 
 // command is what a launcher is started with.

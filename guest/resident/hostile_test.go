@@ -34,7 +34,7 @@ func (h *host) stillServes() {
 	id := h.nextID
 	h.send(channel.Control{ID: id, Helper: true})
 	h.await("a report", func() bool { return h.of(id).report != nil })
-	if r := h.of(id).report; r.Problem != "" {
+	if r := h.heard(id).report; r.Problem != "" {
 		h.t.Errorf("report: %s", r.Problem)
 	}
 }
@@ -146,14 +146,14 @@ func TestStolenToken(t *testing.T) {
 			token := rendezvous.NewToken()
 			id := h.expect(name, token, testPlan())
 			steal(t, token)
-			if w := h.of(id); w.found != nil || w.failed != nil {
+			if w := h.heard(id); w.found != nil || w.failed != nil {
 				t.Fatalf("the workload was taken for the launcher: %+v", w)
 			}
 			p := h.c.start(command(token, "workload"), h.c.caps, nil)
 			if failed := h.arm(id); failed != nil {
 				t.Fatalf("the launcher is refused: %+v", failed)
 			}
-			if found := h.of(id).found; int(found.PID) != p.pid(t) {
+			if found := h.heard(id).found; int(found.PID) != p.pid(t) {
 				t.Errorf("found process %d, want %d", found.PID, p.pid(t))
 			}
 		})
@@ -242,7 +242,7 @@ func TestMovedMounts(t *testing.T) {
 			}
 			h.send(channel.Control{ID: 100, Helper: true})
 			h.await("a report", func() bool { return h.of(100).report != nil })
-			if problem := h.of(100).report.Problem; problem != "" {
+			if problem := h.heard(100).report.Problem; problem != "" {
 				t.Fatalf("too early: %s", problem)
 			}
 			for _, trick := range tricks {
@@ -252,14 +252,14 @@ func TestMovedMounts(t *testing.T) {
 			h.send(channel.Control{ID: 102}) // what an Update asks for does not depend on the helper
 			id := h.expect("late", rendezvous.NewToken(), testPlan())
 			h.await("an answer", func() bool { return h.of(102).report != nil && h.of(id).failed != nil })
-			if problem := h.of(101).report.Problem; problem == "" {
+			if problem := h.heard(101).report.Problem; problem == "" {
 				t.Error("Control reports no problem")
 			}
-			if problem := h.of(102).report.Problem; problem != "" {
+			if problem := h.heard(102).report.Problem; problem != "" {
 				t.Errorf("an Update would fail: %s", problem)
 			}
-			if text := h.of(id).failed.Text; text == "" {
-				t.Errorf("the session ends with %+v", h.of(id).failed)
+			if text := h.heard(id).failed.Text; text == "" {
+				t.Errorf("the session ends with %+v", h.heard(id).failed)
 			}
 			if got := h.c.init.ask(t, "opens 2 /etc/passwd"); got != "2 0" {
 				t.Errorf("opens: %q", got)

@@ -125,14 +125,14 @@ func TestCgroup(t *testing.T) {
 	h.send(channel.Control{ID: 100, Settings: []channel.Setting{{File: "nothing.max", Value: "8"}}})
 	h.send(channel.Control{ID: 101})
 	h.await("both reports", func() bool { return h.of(101).report != nil })
-	for answer, values := range map[string][]channel.Value{"7": h.of(id).found.Values, "8": h.of(100).report.Values} {
+	for answer, values := range map[string][]channel.Value{"7": h.heard(id).found.Values, "8": h.heard(100).report.Values} {
 		if len(values) != 3 || values[0].File != "pids.max" || values[1].File != "nothing.max" || values[2].File != "neither.max" ||
 			!strings.Contains(values[1].Problem, fmt.Sprintf("write %q to nothing.max", answer)) || !strings.Contains(values[2].Problem, `write "7" to neither.max`) {
 			t.Errorf("after setting %s the values are %+v", answer, values)
 		}
 	}
 	for _, id := range []uint64{100, 101} {
-		if r := h.of(id).report; r.Problem != "" || len(r.Values) != 3 {
+		if r := h.heard(id).report; r.Problem != "" || len(r.Values) != 3 {
 			t.Errorf("report %+v", r)
 		}
 	}

@@ -62,7 +62,7 @@ func TestFullHouse(t *testing.T) {
 	busy(t, all)
 	id := h.expect("one too many", rendezvous.NewToken(), testPlan())
 	h.await("an answer", func() bool { return h.of(id).failed != nil })
-	if text := h.of(id).failed.Text; !strings.Contains(text, "32 process trees") {
+	if text := h.heard(id).failed.Text; !strings.Contains(text, "32 process trees") {
 		t.Errorf("one too many: %q", text)
 	}
 	for range 20 {
