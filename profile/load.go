@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
 )
@@ -75,17 +77,12 @@ var errTotal = fmt.Errorf("all files together are larger than %d bytes", maxTota
 // Parse makes a set of the built-in documents and those of files. The error joins all faults of all files, each an
 // *[Error] (see [Errors]).
 func Parse(files []File) (*Set, error) {
-	s := &Set{profiles: map[string]*agentProfile{}, byNS: map[string]*binding{}}
+	builtin, err := builtinProfiles()
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{profiles: maps.Clone(builtin), byNS: map[string]*binding{}}
 	r := &reader{}
-	own, err := fs.Sub(builtins, "builtin")
-	if err != nil {
-		return nil, err
-	}
-	builtin, err := Files(own, builtinRoot)
-	if err != nil {
-		return nil, err
-	}
-	s.read(r, builtin, true)
 	s.read(r, files, false)
 	s.link(r)
 	if err := r.err(); err != nil {
@@ -93,6 +90,21 @@ func Parse(files []File) (*Set, error) {
 	}
 	return s, nil
 }
+
+// builtinProfiles are the built-in documents, by name. Nobody changes them, so a process, which may make many sets, reads them once.
+var builtinProfiles = sync.OnceValues(func() (map[string]*agentProfile, error) {
+	own, err := fs.Sub(builtins, "builtin")
+	if err != nil {
+		return nil, err
+	}
+	files, err := Files(own, builtinRoot)
+	if err != nil {
+		return nil, err
+	}
+	s, r := &Set{profiles: map[string]*agentProfile{}}, &reader{}
+	s.read(r, files, true)
+	return s.profiles, r.err()
+})
 
 // Errors returns the single faults of an error of this package, in the order of their places.
 func Errors(err error) []*Error { return diagnostic.All(err) }
