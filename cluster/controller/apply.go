@@ -39,7 +39,7 @@ func (c *Controller) apply(ctx context.Context, p *plan, now time.Time) error {
 		return err // and no status says that it was stored
 	}
 	if p.inForce != nil {
-		wrote(c.params.keep(ctx, p.inForce, now))
+		wrote(c.params.keep(ctx, p.inForce, p.digest, now))
 		p.look(now.Add(paramsChecked))
 	}
 	for _, d := range p.statuses {

@@ -32,9 +32,8 @@ type params struct {
 	checked time.Time
 }
 
-// keep makes the ConfigMap say what the versions in force say. It is not watched: that would need the right to read others.
-func (p *params) keep(ctx context.Context, inForce map[acceptance.Key]*acceptance.Version, now time.Time) error {
-	digest := acceptance.Digest(inForce)
+// keep makes the ConfigMap say what the versions in force say, for which the digest stands. It is not watched: that would need the right to read others.
+func (p *params) keep(ctx context.Context, inForce map[acceptance.Key]*acceptance.Version, digest string, now time.Time) error {
 	if digest == p.digest && now.Sub(p.checked).Abs() < paramsChecked {
 		return nil
 	}

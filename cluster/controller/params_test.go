@@ -44,7 +44,8 @@ func TestParamsFollowWhatIsInForce(t *testing.T) {
 	c := newCluster(t)
 	keep := func(binding string, now time.Time, want map[string]string) {
 		t.Helper()
-		if err := c.params.keep(t.Context(), inForce(binding), now); err != nil {
+		versions := inForce(binding)
+		if err := c.params.keep(t.Context(), versions, acceptance.Digest(versions), now); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, c.admitted(t)); diff != "" {

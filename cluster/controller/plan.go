@@ -36,6 +36,7 @@ type plan struct {
 	stale    []*v1alpha1.AgentNode // of nodes that are gone
 	// inForce are the versions in force once all of the above is stored; nil: nobody knows.
 	inForce map[acceptance.Key]*acceptance.Version
+	digest  string // acceptance.Digest of inForce
 	// refused are the documents of which what is wanted is not in force.
 	refused map[acceptance.Key]bool
 	// failures is how many of the writes failed.
@@ -66,9 +67,9 @@ func (c *Controller) decide(s *snapshot, reports map[string]*v1alpha1.AgentNode,
 	}
 	slices.SortFunc(p.accept, func(a, b *v1alpha1.AcceptedDocument) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(p.withdraw, func(a, b *v1alpha1.AcceptedDocument) int { return cmp.Compare(b.Name, a.Name) })
-	p.inForce = inForce
+	p.inForce, p.digest = inForce, acceptance.Digest(inForce)
 	marks := mark(verdicts)
-	c.sets.add(acceptance.Digest(inForce), marks)
+	c.sets.add(p.digest, marks)
 	counts := c.count(reports, marks)
 	byKey := map[acceptance.Key]acceptance.Verdict{}
 	p.refused = map[acceptance.Key]bool{}

@@ -5,7 +5,6 @@ package controller
 import (
 	"time"
 
-	"metsuke.dev/metsuke/cluster/acceptance"
 	"metsuke.dev/metsuke/cluster/v1alpha1"
 )
 
@@ -38,14 +37,13 @@ func round(s *snapshot, reports map[string]*v1alpha1.AgentNode, p *plan, took ti
 			r.Accepted[d.Kind]++
 		}
 	}
-	digest := acceptance.Digest(p.inForce)
 	for _, node := range s.nodes {
 		report := reports[node.Name]
 		if report == nil {
 			continue
 		}
 		r.Reporting++
-		if p.inForce != nil && report.Status.Profiles.Digest == digest {
+		if p.inForce != nil && report.Status.Profiles.Digest == p.digest {
 			r.Acknowledged++
 		}
 		if report.Status.Profiles.Refused != "" {
