@@ -63,7 +63,7 @@ func examine(cmd *cobra.Command, client *reader.Client, node string, asJSON bool
 	}
 	answer.Report.Clean() // the node says it
 	if asJSON {
-		err = printJSON(cmd.OutOrStdout(), answer)
+		err = terminal.JSON(cmd.OutOrStdout(), answer)
 	} else {
 		fmt.Fprintf(cmd.OutOrStdout(), "node %s, Metsuke %s\n", timeline.Escape(node), answer.Report.Version)
 		err = answer.Report.Write(cmd.OutOrStdout())
@@ -96,7 +96,7 @@ func summary(cmd *cobra.Command, client *reader.Client, asJSON bool) error {
 		}
 	}
 	if asJSON {
-		err = printJSON(cmd.OutOrStdout(), list)
+		err = terminal.JSON(cmd.OutOrStdout(), list)
 	} else {
 		err = terminal.Table(cmd.OutOrStdout(), []string{"NODE", "HANDLER", "READY", "REPORTED", "REASON"}, rows)
 	}

@@ -5,10 +5,8 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"sync"
 	"time"
@@ -187,7 +185,7 @@ more there is.`,
 			return fmt.Errorf("node %s: %w", q.Node, errOther)
 		}
 		if output.Value == "json" {
-			err = printJSON(cmd.OutOrStdout(), answer.Pod)
+			err = terminal.JSON(cmd.OutOrStdout(), answer.Pod)
 		} else {
 			err = show.Pod(cmd.OutOrStdout(), answer.Pod, time.Now(), terminal.Color(cmd.OutOrStdout()))
 		}
@@ -197,11 +195,4 @@ more there is.`,
 		return err
 	}
 	return cmd
-}
-
-func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
 }

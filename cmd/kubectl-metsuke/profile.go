@@ -53,7 +53,7 @@ func newProfileListCommand(c *cluster) *cobra.Command {
 			}
 		}
 		if output.Value == "json" {
-			return printJSON(cmd.OutOrStdout(), all)
+			return terminal.JSON(cmd.OutOrStdout(), all)
 		}
 		var rows [][]string
 		for _, d := range all {
@@ -109,7 +109,7 @@ func showProfile(cmd *cobra.Command, client *reader.Client, name string) error {
 	if err != nil {
 		return err
 	}
-	return printJSON(cmd.OutOrStdout(), map[string]any{
+	return terminal.JSON(cmd.OutOrStdout(), map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": d.Spec.Kind, "metadata": map[string]any{"name": d.Spec.Name, "generation": d.Spec.Generation},
 		"spec": d.Spec.Document,
 	})

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/internal/terminal"
 	"metsuke.dev/metsuke/node/cri"
 	"metsuke.dev/metsuke/node/doctor"
 )
@@ -86,7 +87,7 @@ func runDoctor(ctx context.Context, cmd *cobra.Command, place doctor.Place, o do
 		return err
 	}
 	if form == "json" {
-		err = printJSON(cmd.OutOrStdout(), report)
+		err = terminal.JSON(cmd.OutOrStdout(), report)
 	} else {
 		err = report.Write(cmd.OutOrStdout())
 	}

@@ -95,7 +95,7 @@ func inspect(ctx context.Context, cmd *cobra.Command, name string, o pods.Option
 		return err
 	}
 	if asJSON {
-		err = printJSON(cmd.OutOrStdout(), p)
+		err = terminal.JSON(cmd.OutOrStdout(), p)
 	} else {
 		err = show.Pod(cmd.OutOrStdout(), p, time.Now(), terminal.Color(cmd.OutOrStdout()))
 	}

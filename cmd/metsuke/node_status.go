@@ -48,7 +48,7 @@ It exits with 0 if the node is as install would leave it, and with 3 if it is no
 		}
 		show := printStatus
 		if output.Value == "json" {
-			show = func(w io.Writer, s *install.Status) error { return printJSON(w, s) }
+			show = func(w io.Writer, s *install.Status) error { return terminal.JSON(w, s) }
 		}
 		if err := show(cmd.OutOrStdout(), s); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"metsuke.dev/metsuke/internal/terminal"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/seccomp"
 )
@@ -32,7 +33,7 @@ Faults end in exit code 1. Warnings name what has no effect or hardly the one th
 		}
 		problems, summary := lint(files)
 		if output.Value == "json" {
-			err = printJSON(cmd.OutOrStdout(), problems)
+			err = terminal.JSON(cmd.OutOrStdout(), problems)
 		} else {
 			err = printProblems(cmd.OutOrStdout(), problems, summary)
 		}

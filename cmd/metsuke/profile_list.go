@@ -25,7 +25,7 @@ func newProfileListCommand() *cobra.Command {
 			return err
 		}
 		if output.Value == "json" {
-			return printJSON(cmd.OutOrStdout(), newListView(n))
+			return terminal.JSON(cmd.OutOrStdout(), newListView(n))
 		}
 		return printList(cmd, n)
 	}

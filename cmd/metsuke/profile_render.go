@@ -101,7 +101,7 @@ func render(cmd *cobra.Command, r *profile.Resolved, a seccomp.Arch, v cgroups.V
 			p.F("# %s on %s, as OCI layers and resources (cgroup %s)\n", r.Name, a.Name(), v)
 		}
 		if p.Err == nil {
-			p.Err = printJSON(w, oci)
+			p.Err = terminal.JSON(w, oci)
 		}
 	}
 	if format != "oci" {

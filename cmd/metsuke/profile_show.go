@@ -34,7 +34,7 @@ func newProfileShowCommand() *cobra.Command {
 		v := newProfileView(r)
 		switch output.Value {
 		case "json":
-			return printJSON(cmd.OutOrStdout(), v)
+			return terminal.JSON(cmd.OutOrStdout(), v)
 		case "yaml":
 			return printYAML(cmd.OutOrStdout(), v)
 		}
@@ -43,7 +43,7 @@ func newProfileShowCommand() *cobra.Command {
 	return cmd
 }
 
-// printYAML writes what printJSON would, as YAML: JSON is YAML, and keeps the order of the fields.
+// printYAML writes what terminal.JSON would, as YAML: JSON is YAML, and keeps the order of the fields.
 func printYAML(w io.Writer, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {

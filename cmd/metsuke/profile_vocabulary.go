@@ -31,7 +31,7 @@ func newProfileVocabularyCommand() *cobra.Command {
 			tables = named(args)
 		}
 		if output.Value == "json" {
-			return printJSON(cmd.OutOrStdout(), newTableViews(tables))
+			return terminal.JSON(cmd.OutOrStdout(), newTableViews(tables))
 		}
 		p := &terminal.Printer{W: cmd.OutOrStdout()}
 		for i, t := range tables {

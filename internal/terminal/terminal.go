@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package terminal writes what people read.
+// Package terminal writes what commands print.
 package terminal
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -28,6 +29,14 @@ func Table(w io.Writer, heading []string, rows [][]string) error {
 		}
 	}
 	return t.Flush()
+}
+
+// JSON writes a value for programs, indented, and with text as it is: not made ready for HTML.
+func JSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }
 
 // A Printer writes until its first error.
