@@ -78,7 +78,7 @@ func newServer(t testing.TB, data []byte) *server {
 		t.Fatal(err)
 	}
 	gvk := gvkOf(&v1)
-	s.strategy = customresource.NewStrategy(typer{}, false, gvk, validator, nil, s.schema, nil, nil, nil)
+	s.strategy = customresource.NewStrategy(typer{}, v1.Spec.Scope == apiextensionsv1.NamespaceScoped, gvk, validator, nil, s.schema, nil, nil, nil)
 	return s
 }
 

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes and kind)
-# and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), and fetches from Debian busybox
-# for the images, a kernel for guests, Docker, and the base system of kind's nodes. They go to a cache outside the checkout, one
-# directory a set, named by the hash of what was pinned; a second run finds them there.
+# and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes from such modules the
+# definitions of others' kinds that the examples have, and fetches from Debian busybox for the images, a kernel for guests, Docker,
+# and the base system of kind's nodes. They go to a cache outside the checkout, one directory a set, named by the hash of what was
+# pinned; a second run finds them there.
 #
 #   build.sh [-cached] [SET...]     builds what is missing; prints SET=DIRECTORY on stdout, one line a set; progress goes to stderr
 #                                   -cached: builds nothing, and prints nothing of a set that is missing
@@ -186,6 +187,13 @@ recipe_nodebase() {
   chroot "$root" bash -c 'cd / && programs=(usr/sbin/{conntrack,ip{,6}tables{,-save,-restore}})
     tar -hc "${programs[@]}" usr/lib/*-linux-gnu/xtables $(ldd "${programs[@]/#//}" | grep -o "/[^ :]*\.so[^ :]*" | sort -u | cut -c2-)' >iptables.tar
   rm -rf "$root"
+}
+
+# The CustomResourceDefinitions of the examples' kinds, as others publish them.
+recipe_crds() {
+  go mod download github.com/kubeflow/trainer/v2 sigs.k8s.io/agent-sandbox
+  cp "$(go list -m -f '{{.Dir}}' github.com/kubeflow/trainer/v2)"/manifests/base/crds/trainer.kubeflow.org_train*.yaml "$1/"
+  cp "$(go list -m -f '{{.Dir}}' sigs.k8s.io/agent-sandbox)"/k8s/crds/*.yaml "$1/"
 }
 
 # download PACKAGE: gets a Debian package into this directory. The lists of a fresh machine may be absent or old.

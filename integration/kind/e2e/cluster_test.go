@@ -5,6 +5,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,9 +97,9 @@ func (s *suite) rolledOut(generation int) (digest string) {
 }
 
 // under says which profile a container started with: the newest receipt in its stream.
-func (s *suite) under(pod *corev1.Pod) (name, digest string) {
+func (s *suite) under(pod *corev1.Pod, container string) (name, digest string) {
 	s.t.Helper()
-	for _, e := range s.events(pod, "main") {
+	for _, e := range s.events(pod, container) {
 		if e.Kind == "start" {
 			name, digest = e.Profile, fmt.Sprint(e.Fields["profileDigest"])
 		}
@@ -122,6 +124,9 @@ func TestCluster(t *testing.T) {
 		{"the API server is away", (*suite).apiServerIsAway},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(newSuite(t, c)) })
+	}
+	for _, folder := range slices.Sorted(maps.Keys(folders)) {
+		t.Run("example "+folder, func(t *testing.T) { newSuite(t, c).exampleRuns(folder) })
 	}
 }
 
