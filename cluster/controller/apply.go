@@ -24,6 +24,7 @@ import (
 func (c *Controller) apply(ctx context.Context, p *plan, now time.Time) error {
 	var errs []error
 	wrote := func(err error) {
+		c.beat()
 		if err != nil {
 			errs = append(errs, err)
 			p.failures++

@@ -28,6 +28,8 @@ import (
 const (
 	// betweenRounds is the least time between two rounds: a burst of events is one of them.
 	betweenRounds = 500 * time.Millisecond
+	// turn is how often the loop goes round when nothing happens.
+	turn = 30 * time.Second
 	// afterFailure is when a round whose writes failed is made again, if nothing happens until then.
 	afterFailure = 5 * time.Second
 )
@@ -50,6 +52,7 @@ type Controller struct {
 	pace      pace
 	params    params
 	observed  func(Round)
+	beat      func()
 }
 
 // Options are what the controller has to be told.
@@ -57,11 +60,17 @@ type Options struct {
 	Namespace string          // where its ConfigMap is
 	Nodes     admission.Nodes // what the configuration of all nodes says
 	Observed  func(Round)     // is told of each round, and must not block; nil: nobody is
+	// Beat is called each time that the controller goes round, at least every half minute, and after each write, unless it is stuck. nil: it
+	// is not. It must not block.
+	Beat func()
 }
 
 // New returns a controller that works through these clients.
 func New(client dynamic.Interface, meta metadata.Interface, options Options) (*Controller, error) {
-	c := &Controller{client: client, metadata: meta, dirty: make(chan struct{}, 1), observed: options.Observed}
+	c := &Controller{client: client, metadata: meta, dirty: make(chan struct{}, 1), observed: options.Observed, beat: options.Beat}
+	if c.beat == nil {
+		c.beat = func() {}
+	}
 	c.params = params{nodes: options.Nodes, client: client.Resource(configMaps).Namespace(options.Namespace)}
 	factory := dynamicinformer.NewDynamicSharedInformerFactory(client, 0)
 	informer := func(r schema.GroupVersionResource) cache.SharedIndexInformer {
@@ -143,12 +152,16 @@ func (c *Controller) Run(ctx context.Context) error {
 }
 
 func (c *Controller) rounds(ctx context.Context) {
-	timer := time.NewTimer(0) // the first round needs no event
+	timer, turns := time.NewTimer(0), time.NewTicker(turn) // the first round needs no event
 	defer timer.Stop()
+	defer turns.Stop()
 	for {
+		c.beat()
 		select {
 		case <-ctx.Done():
 			return
+		case <-turns.C:
+			continue
 		case <-c.dirty:
 		case <-timer.C:
 		}

@@ -20,6 +20,7 @@ import (
 
 	"metsuke.dev/metsuke/cluster/controller"
 	"metsuke.dev/metsuke/cluster/metrics"
+	"metsuke.dev/metsuke/internal/exposition"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/version"
 )
@@ -45,9 +46,9 @@ It is meant to run as a Deployment. Of several replicas one is elected and works
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, unix.SIGTERM)
 			defer stop()
-			counts := metrics.New(version.String())
-			options.Observed = counts.Round
-			return withMetrics(ctx, metricsAddress, counts, nil, func(ctx context.Context) error {
+			counts, pulse := metrics.New(version.String()), exposition.NewPulse(stuck)
+			options.Observed, options.Beat = counts.Round, pulse.Beat
+			return withMetrics(ctx, metricsAddress, counts, pulse, nil, func(ctx context.Context) error {
 				return runController(ctx, kubeconfig, listen, options, counts.Elected)
 			})
 		},

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -17,18 +18,23 @@ import (
 )
 
 func addMetricsFlag(cmd *cobra.Command, address *string) {
-	cmd.Flags().StringVar(address, "metrics-address", "", "where to serve /metrics for Prometheus and /healthz, in plain HTTP, such as :9464 (default nowhere)")
+	cmd.Flags().StringVar(address, "metrics-address", "", "where to serve /metrics for Prometheus and /healthz for the kubelet, in plain HTTP, such as :9464 (default nowhere)")
 }
 
-// withMetrics runs work until it returns or ctx ends. If there is an address, what is counted is served there meanwhile, and count runs,
-// unless it is nil. A server that fails ends the work.
-func withMetrics(ctx context.Context, address string, from prometheus.Gatherer, count func(context.Context), work func(context.Context) error) error {
+// stuck is for how long the loop of an agent or a controller may not go round before it is taken for stuck. Between two beats there are
+// three requests to the API server at most, and each ends within a minute: at the server's own limit, or when client-go finds the
+// connection dead.
+const stuck = 5 * time.Minute
+
+// withMetrics runs work until it returns or ctx ends. If there is an address, what is counted and the pulse are served there meanwhile,
+// and count runs, unless it is nil. A server that fails ends the work.
+func withMetrics(ctx context.Context, address string, from prometheus.Gatherer, pulse *exposition.Pulse, count func(context.Context), work func(context.Context) error) error {
 	working, stop := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer stop(nil)
 	if address != "" {
-		server, err := exposition.Listen(address, from)
+		server, err := exposition.Listen(address, from, pulse.Check)
 		if err != nil {
 			return fmt.Errorf("--metrics-address: %w", err)
 		}

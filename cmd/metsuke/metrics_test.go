@@ -18,19 +18,19 @@ import (
 )
 
 func TestWithMetrics(t *testing.T) {
-	from := exposition.New("v1")
+	from, pulse := exposition.New("v1"), exposition.NewPulse(stuck)
 	free, err := net.Listen("tcp", "127.0.0.2:0") // where nobody else listens, so that the port is still free below
 	if err != nil {
 		t.Fatal(err)
 	}
 	taken := free.Addr().String()
-	err = withMetrics(t.Context(), taken, from, nil, func(context.Context) error { t.Error("it worked"); return nil })
+	err = withMetrics(t.Context(), taken, from, pulse, nil, func(context.Context) error { t.Error("it worked"); return nil })
 	if err == nil || !strings.Contains(err.Error(), "--metrics-address") {
 		t.Errorf("a taken address: %v", err)
 	}
 	free.Close()
 	counted, failure := make(chan struct{}), errors.New("failure")
-	err = withMetrics(t.Context(), taken, from, func(context.Context) { close(counted) }, func(context.Context) error {
+	err = withMetrics(t.Context(), taken, from, pulse, func(context.Context) { close(counted) }, func(context.Context) error {
 		<-counted
 		resp, err := http.Get("http://" + taken + "/metrics")
 		if err != nil {
@@ -46,7 +46,7 @@ func TestWithMetrics(t *testing.T) {
 		t.Error(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	if err := withMetrics(ctx, "", from, nil, func(ctx context.Context) error { stop(); return ctx.Err() }); err != nil {
+	if err := withMetrics(ctx, "", from, pulse, nil, func(ctx context.Context) error { stop(); return ctx.Err() }); err != nil {
 		t.Errorf("told to end: %v", err)
 	}
 }

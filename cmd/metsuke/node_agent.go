@@ -15,6 +15,7 @@ import (
 
 	"metsuke.dev/metsuke/cluster/v1alpha1"
 	"metsuke.dev/metsuke/config"
+	"metsuke.dev/metsuke/internal/exposition"
 	"metsuke.dev/metsuke/node/agent"
 	"metsuke.dev/metsuke/node/cri"
 	"metsuke.dev/metsuke/node/doctor"
@@ -104,17 +105,18 @@ func (f *agentFlags) run(ctx context.Context) error {
 		return err
 	}
 	defer answer()
-	counts := metrics.New(f.place.Root, version.String())
+	counts, pulse := metrics.New(f.place.Root, version.String()), exposition.NewPulse(stuck)
 	a, err := agent.New(agent.Config{
 		Endpoint: endpoint,
 		Client:   client, Node: f.node, Version: version.String(), Settle: f.settle, Spread: f.acknowledged, Examine: f.examine,
 		Mirror:   &mirror.Mirror{Tree: files, Dir: f.profiles, Check: agent.Needs(files, f.profiles)},
 		Reported: func(r agent.Report) { counts.Report(toMetrics(r)) },
+		Beat:     pulse.Beat,
 	})
 	if err != nil {
 		return err
 	}
-	return withMetrics(ctx, f.metrics, counts, counts.Run, a.Run)
+	return withMetrics(ctx, f.metrics, counts, pulse, counts.Run, a.Run)
 }
 
 // examine asks the doctor about each handler.

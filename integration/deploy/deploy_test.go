@@ -22,13 +22,14 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-var update = flag.Bool("update", false, "rewrite what is in deploy/kustomize and deploy/uninstall from the chart")
+var update = flag.Bool("update", false, "rewrite what is in deploy/kustomize, deploy/uninstall and deploy/networkpolicy from the chart")
 
 const (
 	whole     = "../../deploy"
 	chart     = whole + "/helm/metsuke"
 	rendered  = whole + "/kustomize/metsuke.yaml"
 	uninstall = whole + "/uninstall"
+	network   = whole + "/networkpolicy"
 	namespace = "metsuke-system"
 	header    = "# SPDX-License-Identifier: Apache-2.0\n# Made from the chart in deploy/helm/metsuke: go test ./... -update in integration/deploy. DO NOT EDIT.\n"
 )
@@ -144,6 +145,21 @@ func TestUninstallAgrees(t *testing.T) {
 		write(t, uninstall+"/metsuke.yaml", inOneFile(t, changed))
 	}
 	if diff := cmp.Diff(changed, build(t, uninstall)); diff != "" {
+		t.Errorf("helm (-) and kustomize (+) differ; run with -update:\n%s", diff)
+	}
+}
+
+// What deploy/networkpolicy adds is what networkPolicy.enabled adds to the chart.
+func TestNetworkPoliciesAgree(t *testing.T) {
+	added, installed := objects(t, render(t, map[string]any{"networkPolicy": map[string]any{"enabled": true}})), objects(t, render(t, nil))
+	maps.DeleteFunc(added, func(id string, o object) bool { return cmp.Equal(installed[id], o) })
+	if len(added) != 2 {
+		t.Errorf("%d objects are added or changed", len(added))
+	}
+	if *update {
+		write(t, network+"/metsuke.yaml", inOneFile(t, added))
+	}
+	if diff := cmp.Diff(added, build(t, network)); diff != "" {
 		t.Errorf("helm (-) and kustomize (+) differ; run with -update:\n%s", diff)
 	}
 }

@@ -3,6 +3,7 @@
 package deploy
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -41,6 +42,21 @@ func TestScraping(t *testing.T) {
 		}
 		if want := map[bool]int{false: 0, true: 2}[podMonitor]; monitors != want || workloads != 2 {
 			t.Errorf("%s: %d PodMonitors for %d workloads", name, monitors, workloads)
+		}
+	}
+}
+
+// The kubelet asks each of our programs whether it is alive, where it says so.
+func TestLiveness(t *testing.T) {
+	for id, pod := range pods(t) {
+		main := pod.Containers[0]
+		if main.LivenessProbe == nil || main.LivenessProbe.HTTPGet == nil {
+			t.Errorf("%s has no liveness probe", id)
+			continue
+		}
+		probe, served := main.LivenessProbe.HTTPGet, strings.Join(main.Command, " ")
+		if probe.Path != "/healthz" || len(main.Ports) == 0 || probe.Port.StrVal != main.Ports[0].Name || !strings.Contains(served, fmt.Sprintf("--metrics-address=:%d", main.Ports[0].ContainerPort)) {
+			t.Errorf("%s is asked at %+v, and runs %s with %+v", id, probe, served, main.Ports)
 		}
 	}
 }

@@ -31,7 +31,10 @@ import (
 // Heartbeat is how often an agent reports when nothing changes.
 const Heartbeat = 5 * time.Minute
 
-// Config is what an agent is made from. All of it must be set, but for Reported and Endpoint.
+// turn is how often the loop goes round when nothing happens.
+const turn = 30 * time.Second
+
+// Config is what an agent is made from. All of it must be set, but for Reported, Beat and Endpoint.
 type Config struct {
 	Client  dynamic.Interface
 	Node    string // the node's name in the cluster
@@ -48,6 +51,9 @@ type Config struct {
 	Endpoint *v1alpha1.Endpoint
 	// Reported is told of each report that was tried, and what came of it; nil: nobody is. It must not block.
 	Reported func(Report)
+	// Beat is called each time that the agent goes round, at least every half minute once it has listed the documents, unless it is stuck:
+	// an API server that is away does not keep it from that. nil: it is not. It must not block.
+	Beat func()
 }
 
 // Report is what is said of the node.
@@ -124,14 +130,19 @@ func (a *Agent) examine(ctx context.Context, examined chan<- []v1alpha1.HandlerS
 }
 
 func (a *Agent) loop(ctx context.Context, examined <-chan []v1alpha1.HandlerStatus) {
-	apply, report := newAlarm(), newAlarm()
+	apply, report, turns := newAlarm(), newAlarm(), time.NewTicker(turn)
 	defer apply.Stop()
 	defer report.Stop()
+	defer turns.Stop()
 	apply.within(0)
 	for {
+		if a.Beat != nil {
+			a.Beat()
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-turns.C:
 		case <-a.dirty:
 			apply.within(a.Settle)
 		case <-apply.C:

@@ -122,6 +122,7 @@ func TestCluster(t *testing.T) {
 		{"the node refuses by itself", (*suite).nodeRefusesByItself},
 		{"another controller takes over", (*suite).anotherControllerTakesOver},
 		{"the API server is away", (*suite).apiServerIsAway},
+		{"agents are alive", (*suite).agentsAreAlive},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(newSuite(t, c)) })
 	}

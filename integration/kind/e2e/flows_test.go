@@ -191,3 +191,18 @@ func (s *suite) profileReachesNewPodsAgain() {
 	s.apply(s.profile("setpriority, setsid"))
 	s.rolledOut(2)
 }
+
+// Agents say that they are alive, and the kubelet has started none of them again, though the API server was away.
+func (s *suite) agentsAreAlive() {
+	pods, err := s.api.CoreV1().Pods(system).List(s.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/name=metsuke-node"})
+	s.must(err)
+	for _, pod := range pods.Items {
+		if pod.Spec.Containers[0].LivenessProbe == nil || pod.Status.ContainerStatuses[0].RestartCount > 0 {
+			s.t.Errorf("%s: %+v", pod.Name, pod.Status.ContainerStatuses)
+		}
+		answer, err := s.api.CoreV1().RESTClient().Get().Namespace(system).Resource("pods").Name(pod.Name + ":9464").SubResource("proxy").Suffix("healthz").DoRaw(s.ctx)
+		if err != nil || string(answer) != "ok\n" {
+			s.t.Errorf("%s: %q, %v", pod.Name, answer, err)
+		}
+	}
+}

@@ -14,3 +14,17 @@ prometheus.io/port: {{ .Values.metrics.port | quote }}
 prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
+
+{{- define "metsuke.liveness" -}}
+httpGet: {path: /healthz, port: metrics}
+periodSeconds: 30
+timeoutSeconds: 10
+{{- end }}
+
+{{- define "metsuke.scrapers" -}}
+{{- with .Values.networkPolicy.metricsFrom -}}
+- from: {{- toYaml . | nindent 4 }}
+  ports:
+    - {protocol: TCP, port: {{ $.Values.metrics.port }}}
+{{- end }}
+{{- end }}
