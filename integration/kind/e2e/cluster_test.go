@@ -22,15 +22,16 @@ const (
 	mirrored = "/etc/metsuke/profiles.d/cluster.yaml"
 )
 
-// deployed makes a cluster in which Metsuke is installed by its own manifests, and waits until its node is ready for pods.
-func deployed(t *testing.T, name string) *cluster {
+// deployed makes a cluster, with so many workers, in which Metsuke is installed by its own manifests, and waits until its nodes are
+// ready for pods.
+func deployed(t *testing.T, name string, workers int) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setUpLimit)
 	defer cancel()
 	if err := docker.BuildImage(ctx, repository+"/deploy/Dockerfile", image, stand.Metsuke("")); err != nil {
 		t.Fatal(err)
 	}
-	made, err := docker.Create(ctx, name, 0)
+	made, err := docker.Create(ctx, name, workers)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,12 +82,12 @@ func (s *suite) profile(denied string) string {
 		s.namespace, denied)
 }
 
-// rolledOut waits until the node has acknowledged the profile's generation, and returns its digest.
+// rolledOut waits until all nodes have acknowledged the profile's generation, and returns its digest.
 func (s *suite) rolledOut(generation int) (digest string) {
 	s.t.Helper()
-	s.eventually("the profile is to be in force on the node", func() error {
+	s.eventually("the profile is to be in force on all nodes", func() error {
 		got := s.sh(fmt.Sprintf(`kubectl get agentprofile %s -o jsonpath='{.status.inForce.generation} {.status.nodes.acknowledged}/{.status.nodes.total} {.status.inForce.digest}'`, s.namespace))
-		rest, found := strings.CutPrefix(got, fmt.Sprintf("%d 1/1 ", generation))
+		rest, found := strings.CutPrefix(got, fmt.Sprintf("%d %d/%[2]d ", generation, len(s.Nodes)))
 		if !found {
 			return fmt.Errorf("it is %q", got)
 		}
@@ -109,7 +110,7 @@ func (s *suite) under(pod *corev1.Pod, container string) (name, digest string) {
 
 // Metsuke installed by its own manifests: what documents, policies, agent and controller do in a cluster.
 func TestCluster(t *testing.T) {
-	c := deployed(t, "metsuke-deployed")
+	c := deployed(t, "metsuke-deployed", 0)
 	for _, test := range []struct {
 		name string
 		run  func(*suite)
