@@ -3,10 +3,12 @@
 package deploy
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -70,5 +72,21 @@ func TestOwnRightsToRead(t *testing.T) {
 		if bound[name] || all["rbac.authorization.k8s.io/v1/ClusterRole/<nil>/"+name] == nil {
 			t.Errorf("%s is bound, or not there", name)
 		}
+	}
+}
+
+// What TestReaders has on kind (integration/kind/e2e) is what the chart makes with readers.enabled=true, and the namespace.
+func TestReadersOnKind(t *testing.T) {
+	const dir = "../kind/e2e/testdata/readers"
+	helm, installed := objects(t, render(t, map[string]any{"readers": map[string]any{"enabled": true}})), objects(t, render(t, nil))
+	if *update {
+		added := maps.Clone(helm)
+		maps.DeleteFunc(added, func(id string, _ object) bool { return installed[id] != nil })
+		write(t, dir+"/added.yaml", inOneFile(t, added))
+	}
+	all := build(t, dir)
+	delete(all, "v1/Namespace/<nil>/"+namespace)
+	if diff := cmp.Diff(helm, all); diff != "" {
+		t.Errorf("helm (-) and kustomize (+) differ; run with -update, or mend the patches in %s:\n%s", dir, diff)
 	}
 }

@@ -22,9 +22,9 @@ const (
 	mirrored = "/etc/metsuke/profiles.d/cluster.yaml"
 )
 
-// deployed makes a cluster, with so many workers, in which Metsuke is installed by its own manifests, and waits until its nodes are
-// ready for pods.
-func deployed(t *testing.T, name string, workers int) *cluster {
+// deployed makes a cluster, with so many workers, in which Metsuke is installed by its own manifests, those of a kustomization in the
+// repository, and waits until its nodes are ready for pods.
+func deployed(t *testing.T, name, manifests string, workers int) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setUpLimit)
 	defer cancel()
@@ -46,12 +46,13 @@ func deployed(t *testing.T, name string, workers int) *cluster {
 	}
 	out, err := c.Shell(ctx, repository, fmt.Sprintf(`set -e
 		kind load docker-image %s --name %s
-		kubectl apply --server-side -k deploy
+		kubectl apply --server-side -k %s
 		kubectl -n %s rollout status daemonset/metsuke-node --timeout=5m
-		kubectl -n %[3]s rollout status deployment/metsuke-controller --timeout=5m
-		kubectl wait node --all --for=jsonpath='{.metadata.labels.handler\.metsuke\.dev/metsuke-runc}'=ready --timeout=5m`, image, name, system))
+		kubectl -n %[4]s rollout status deployment/metsuke-controller --timeout=5m
+		kubectl wait node --all --for=jsonpath='{.metadata.labels.handler\.metsuke\.dev/metsuke-runc}'=ready --timeout=5m`, image, name, manifests, system))
 	if err != nil {
-		logs, _ := c.Shell(ctx, repository, "kubectl -n "+system+" logs daemonset/metsuke-node --all-containers; kubectl -n "+system+" describe pods")
+		logs, _ := c.Shell(ctx, repository, "kubectl -n "+system+" logs daemonset/metsuke-node --all-containers; kubectl -n "+system+
+			" logs --selector app.kubernetes.io/name=metsuke-controller --prefix --tail=40; kubectl -n "+system+" describe pods")
 		t.Fatalf("%v\n%s\n%s", err, out, logs)
 	}
 	return c
@@ -110,7 +111,7 @@ func (s *suite) under(pod *corev1.Pod, container string) (name, digest string) {
 
 // Metsuke installed by its own manifests: what documents, policies, agent and controller do in a cluster.
 func TestCluster(t *testing.T) {
-	c := deployed(t, "metsuke-deployed", 0)
+	c := deployed(t, "metsuke-deployed", "deploy", 0)
 	for _, test := range []struct {
 		name string
 		run  func(*suite)

@@ -16,7 +16,7 @@ import (
 // On three nodes an upgrade of the DaemonSet goes round and back again while agents work on each: they are not touched, no record of
 // theirs is lost, and what starts later starts with the version that is installed then.
 func TestUpgrade(t *testing.T) {
-	c := deployed(t, "metsuke-upgrade", 2)
+	c := deployed(t, "metsuke-upgrade", "deploy", 2)
 	ctx, cancel := context.WithTimeout(t.Context(), setUpLimit)
 	defer cancel()
 	buildNext(ctx, t)
