@@ -161,14 +161,14 @@ func about(pod *corev1.Pod, of string) string {
 	return fmt.Sprintf("/namespaces/%s/agentpods/%s%s?node=%s", pod.Namespace, pod.Name, of, pod.Spec.NodeName)
 }
 
-// followed is the stream of a pod, as a reader gets it.
-type followed struct {
+// follower gets the stream of a pod as a reader does.
+type follower struct {
 	lines chan string // closed at the end
 	err   error       // after that; nil is an end in order, as of an answer that is whole
 }
 
 // follow begins to follow a pod's stream.
-func (s *suite) follow(user rest.Interface, pod *corev1.Pod) *followed {
+func (s *suite) follow(user rest.Interface, pod *corev1.Pod) *follower {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(s.ctx)
 	var body io.ReadCloser
@@ -176,7 +176,7 @@ func (s *suite) follow(user rest.Interface, pod *corev1.Pod) *followed {
 		body, err = user.Get().RequestURI(readersRoot + about(pod, "/log") + "&follow=true&lines=all").Stream(ctx)
 		return err
 	})
-	f := &followed{lines: make(chan string, 1024)} // nobody takes them while a test waits
+	f := &follower{lines: make(chan string, 1024)} // nobody takes them while a test waits
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -200,7 +200,7 @@ func (s *suite) follow(user rest.Interface, pod *corev1.Pod) *followed {
 }
 
 // next waits for a line that has the text, and passes over those before it.
-func (f *followed) next(s *suite, text string) {
+func (f *follower) next(s *suite, text string) {
 	s.t.Helper()
 	for {
 		select {
@@ -218,7 +218,7 @@ func (f *followed) next(s *suite, text string) {
 }
 
 // cut waits for the stream's end, which must not look like that of a whole answer.
-func (f *followed) cut(s *suite, why string) {
+func (f *follower) cut(s *suite, why string) {
 	s.t.Helper()
 	for {
 		select {
