@@ -163,8 +163,8 @@ func (s *suite) objects(folder string) (all []*unstructured.Unstructured) {
 	return all
 }
 
-// kubernetes are the groups of kinds whose controllers run in the cluster.
-var kubernetes = []string{"", "apps", "batch"}
+// controlled are the groups of kinds whose controllers run in the cluster.
+var controlled = []string{"", "apps", "batch"}
 
 // applyExample applies an object of an example, after the API server has looked at it as it stands. Where the cluster makes pods of it,
 // they get an image that is here; where it does not, such pods are made beside it.
@@ -174,7 +174,7 @@ func (s *suite) applyExample(object *unstructured.Unstructured) {
 	s.must(err)
 	s.sh("kubectl apply --dry-run=server -f - <<'EOF'\n" + string(text) + "\nEOF")
 	templates := podTemplates(object.Object)
-	made := slices.Contains(kubernetes, object.GroupVersionKind().Group)
+	made := slices.Contains(controlled, object.GroupVersionKind().Group)
 	for i, template := range templates {
 		pod := &unstructured.Unstructured{Object: template}
 		if !made {
