@@ -90,6 +90,8 @@ func kindTables() string {
 			b.WriteString("\nEach of `args`:\n\n" + fieldTable(audit.ArgFields()))
 		case audit.KindStart:
 			b.WriteString("\nEach of `limits`:\n\n" + fieldTable(audit.LimitFields()))
+		case audit.KindTiming:
+			b.WriteString("\nEach of `laps`:\n\n" + fieldTable(audit.LapFields()))
 		}
 	}
 	return b.String()

@@ -62,6 +62,8 @@ func (e *Event) appendRest(dst []byte) []byte {
 		dst = e.Syscall.appendJSON(dst)
 	case e.Receipt != nil:
 		dst = e.Receipt.appendJSON(dst)
+	case e.Timing != nil:
+		dst = e.Timing.appendJSON(dst)
 	case e.ExecStart != nil:
 		dst = e.ExecStart.appendJSON(dst)
 	case e.Limit != nil:
@@ -86,8 +88,7 @@ func (s *Syscall) appendJSON(dst []byte) []byte {
 	dst = append(dst, `,"exe":`...)
 	dst, _ = appendString(dst, s.Exe, MaxValue)
 	dst = appendName(dst, `,"syscall":`, s.Syscall)
-	dst = append(dst, `,"nr":`...)
-	dst = strconv.AppendInt(dst, int64(s.Nr), 10)
+	dst = appendInt(dst, `,"nr":`, int64(s.Nr))
 	dst = appendName(dst, `,"arch":`, s.Arch)
 	dst = append(dst, `,"args":[`...)
 	for i := range s.Args[:min(len(s.Args), MaxArgs)] {
@@ -139,6 +140,29 @@ func (r *Receipt) appendJSON(dst []byte) []byte {
 		dst = appendName(dst, `,"asked":`, l.Asked)
 		dst = appendName(dst, `,"found":`, l.Found)
 		dst = appendFlag(dst, `,"bestEffort":true`, l.BestEffort)
+		dst = append(dst, '}')
+	}
+	return append(dst, ']')
+}
+
+func (t *Timing) appendJSON(dst []byte) []byte {
+	dst = append(dst, `,"began":`...)
+	dst = appendTime(dst, t.Began)
+	dst = appendName(dst, `,"sandboxID":`, t.SandboxID)
+	dst = appendName(dst, `,"delegate":`, t.Delegate)
+	dst = appendName(dst, `,"placement":`, t.Placement)
+	dst = append(dst, `,"image":`...)
+	dst, _ = appendString(dst, t.Image, MaxValue)
+	dst = appendOptional(dst, `,"traceparent":`, t.Traceparent)
+	dst = append(dst, `,"laps":[`...)
+	for i := range t.Laps[:min(len(t.Laps), MaxLaps)] {
+		l := &t.Laps[i]
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendName(dst, `{"phase":`, l.Phase)
+		dst = appendInt(dst, `,"offset":`, int64(l.Offset))
+		dst = appendInt(dst, `,"duration":`, int64(l.Duration))
 		dst = append(dst, '}')
 	}
 	return append(dst, ']')
@@ -201,10 +225,8 @@ func (x *Exit) appendJSON(dst []byte) []byte {
 }
 
 func appendInForce(dst []byte, mode, filters int) []byte {
-	dst = append(dst, `,"seccompMode":`...)
-	dst = strconv.AppendInt(dst, int64(mode), 10)
-	dst = append(dst, `,"filters":`...)
-	return strconv.AppendInt(dst, int64(filters), 10)
+	dst = appendInt(dst, `,"seccompMode":`, int64(mode))
+	return appendInt(dst, `,"filters":`, int64(filters))
 }
 
 func appendName(dst []byte, key, s string) []byte {
@@ -217,6 +239,10 @@ func appendOptional(dst []byte, key, s string) []byte {
 		return dst
 	}
 	return appendName(dst, key, s)
+}
+
+func appendInt(dst []byte, key string, n int64) []byte {
+	return strconv.AppendInt(append(dst, key...), n, 10)
 }
 
 func appendUint(dst []byte, key string, n uint64) []byte {

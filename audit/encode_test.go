@@ -41,6 +41,13 @@ func full() []audit.Event {
 				{Name: "memoryHigh", Asked: "1800Mi", BestEffort: true},
 			},
 		}},
+		{Time: moment, Kind: audit.KindTiming, Timing: &audit.Timing{
+			Began: moment.Add(-time.Second), SandboxID: "5ad0", Delegate: "io.containerd.runc.v2", Placement: "host",
+			Image: "docker.io/library/agent:1", Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", Laps: []audit.Lap{
+				{Phase: "resolve", Duration: 2 * time.Millisecond},
+				{Phase: "delegate", Offset: 3 * time.Millisecond, Duration: 120_000_001},
+			},
+		}},
 		{Time: moment, Exec: "e1", Kind: audit.KindSyscall, Syscall: &audit.Syscall{
 			PID: 41, TID: 42, PPID: 1, UID: 1000, GID: 1001, Comm: "python3", Exe: "/usr/bin/python3.13",
 			Syscall: "openat", Nr: 257, Arch: "SCMP_ARCH_X86_64", Args: []audit.Arg{
@@ -69,6 +76,7 @@ func full() []audit.Event {
 func sparse() []audit.Event {
 	return []audit.Event{
 		{Kind: audit.KindStart, Receipt: &audit.Receipt{}},
+		{Kind: audit.KindTiming, Timing: &audit.Timing{}},
 		{Kind: audit.KindSyscall, Syscall: &audit.Syscall{}},
 		{Kind: audit.KindExec, ExecStart: &audit.ExecStart{}},
 		{Kind: audit.KindLimit, Limit: &audit.Limit{}},
@@ -134,14 +142,17 @@ func TestFieldTables(t *testing.T) {
 	}
 	var call struct{ Args []json.RawMessage }
 	var receipt struct{ Limits []json.RawMessage }
-	unmarshal(t, full()[1].AppendJSON(nil, &identity, 1), &call)
+	var timing struct{ Laps []json.RawMessage }
 	unmarshal(t, full()[0].AppendJSON(nil, &identity, 1), &receipt)
+	unmarshal(t, full()[1].AppendJSON(nil, &identity, 1), &timing)
+	unmarshal(t, full()[2].AppendJSON(nil, &identity, 1), &call)
 	for _, tt := range []struct {
 		fields       []audit.Field
 		least, whole []byte
 	}{
 		{audit.ArgFields(), call.Args[0], call.Args[1]},
 		{audit.LimitFields(), receipt.Limits[0], receipt.Limits[1]},
+		{audit.LapFields(), timing.Laps[0], timing.Laps[1]},
 	} {
 		var least, whole []string
 		for _, f := range tt.fields {
@@ -192,7 +203,7 @@ func keys(t *testing.T, object []byte) []string {
 		case []any:
 			kind = "list"
 		case string:
-			if name == "time" || name == "until" {
+			if name == "time" || name == "until" || name == "began" {
 				kind = "time"
 			}
 		}
@@ -233,10 +244,15 @@ func TestLargestRecord(t *testing.T) {
 	for range audit.MaxLimits {
 		receipt.Limits = append(receipt.Limits, audit.ReceiptLimit{long, long, long, true})
 	}
+	timing := audit.Timing{SandboxID: long, Delegate: long, Placement: long, Image: long, Traceparent: long}
+	for range audit.MaxLaps {
+		timing.Laps = append(timing.Laps, audit.Lap{long, -1 << 63, -1 << 63})
+	}
 	argv := slices.Repeat([]string{""}, 2*audit.MaxValue)
 	for _, e := range []audit.Event{
 		{Exec: long, Kind: audit.KindSyscall, Syscall: &call},
 		{Exec: long, Kind: audit.KindStart, Receipt: &receipt},
+		{Exec: long, Kind: audit.KindTiming, Timing: &timing},
 		{Exec: long, Kind: audit.KindExec, ExecStart: &audit.ExecStart{Argv: argv}},
 		{Exec: long, Kind: audit.KindExec, ExecStart: &audit.ExecStart{Argv: []string{long}}},
 		{Exec: long, Kind: audit.KindLoss, Loss: &audit.Loss{Reason: long, Detail: long, OnLoss: long}},
@@ -284,6 +300,7 @@ func TestValidate(t *testing.T) {
 		{"two payloads", audit.Event{Kind: audit.KindSyscall, Syscall: syscall, Exit: exit}},
 		{"too many arguments", audit.Event{Kind: audit.KindSyscall, Syscall: &audit.Syscall{Args: make([]audit.Arg, audit.MaxArgs+1)}}},
 		{"too many limits", audit.Event{Kind: audit.KindStart, Receipt: &audit.Receipt{Limits: make([]audit.ReceiptLimit, audit.MaxLimits+1)}}},
+		{"too many laps", audit.Event{Kind: audit.KindTiming, Timing: &audit.Timing{Laps: make([]audit.Lap, audit.MaxLaps+1)}}},
 	} {
 		var invalid *audit.InvalidError
 		if err := tt.e.Validate(); !errors.As(err, &invalid) {
@@ -293,7 +310,7 @@ func TestValidate(t *testing.T) {
 }
 
 func BenchmarkAppendJSON(b *testing.B) {
-	e, enc := full()[1], audit.NewEncoder(identity)
+	e, enc := full()[2], audit.NewEncoder(identity)
 	buf := make([]byte, 0, 4096)
 	b.ReportAllocs()
 	for b.Loop() {

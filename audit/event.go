@@ -24,6 +24,7 @@ const (
 	MaxValue  = 4096      // bytes of an argument's value, exe, detail; of all words of an argv together
 	MaxArgs   = 8         // arguments of a system call
 	MaxLimits = 32        // limits in a receipt
+	MaxLaps   = 8         // laps of a start
 	MaxRecord = 512 << 10 // bytes of any encoded record, its newline included
 )
 
@@ -47,6 +48,7 @@ type Event struct {
 	Kind Kind
 
 	Receipt   *Receipt   // KindStart
+	Timing    *Timing    // KindTiming
 	Syscall   *Syscall   // KindSyscall
 	ExecStart *ExecStart // KindExec
 	Limit     *Limit     // KindLimit
@@ -108,6 +110,25 @@ type ReceiptLimit struct {
 	Asked      string
 	Found      string // empty: the kernel has none
 	BestEffort bool   // the profile allows it to be absent
+}
+
+// Timing is how long a start took that succeeded. A receipt cannot have it: it is written before the start's last laps have ended. What
+// it has of the receipt's is for those who read it alone.
+type Timing struct {
+	Began       time.Time // when the request to create the container came
+	SandboxID   string    // the runtime's id of the pod's sandbox; of the container itself where the runtime knows no pods
+	Delegate    string    // as in the receipt, like the next two
+	Placement   string
+	Image       string
+	Traceparent string // span of the caller who had the container created, as W3C Trace Context has it; empty: none was told
+	Laps        []Lap  // in their order; at most MaxLaps
+}
+
+// Lap is one stay in a phase of a start.
+type Lap struct {
+	Phase    string
+	Offset   time.Duration // of its begin, from Timing.Began
+	Duration time.Duration
 }
 
 // ExecStart is the begin of an exec session (kubectl exec, a probe) whose filter was found in force.
@@ -172,6 +193,8 @@ func (e *Event) Validate() error {
 	switch e.Kind {
 	case KindStart:
 		own = e.Receipt != nil
+	case KindTiming:
+		own = e.Timing != nil
 	case KindSyscall:
 		own = e.Syscall != nil
 	case KindExec:
@@ -189,7 +212,7 @@ func (e *Event) Validate() error {
 	}
 	payloads := 0
 	for _, set := range [...]bool{
-		e.Receipt != nil, e.Syscall != nil, e.ExecStart != nil, e.Limit != nil, e.OOM != nil,
+		e.Receipt != nil, e.Timing != nil, e.Syscall != nil, e.ExecStart != nil, e.Limit != nil, e.OOM != nil,
 		e.Loss != nil, e.Exit != nil,
 	} {
 		if set {
@@ -203,6 +226,8 @@ func (e *Event) Validate() error {
 		return &InvalidError{e.Kind, "more than " + strconv.Itoa(MaxArgs) + " arguments"}
 	case e.Receipt != nil && len(e.Receipt.Limits) > MaxLimits:
 		return &InvalidError{e.Kind, "more than " + strconv.Itoa(MaxLimits) + " limits"}
+	case e.Timing != nil && len(e.Timing.Laps) > MaxLaps:
+		return &InvalidError{e.Kind, "more than " + strconv.Itoa(MaxLaps) + " laps"}
 	}
 	return nil
 }

@@ -59,6 +59,16 @@ func Fields(k Kind) []Field {
 			{"onLoss", "string", false, "What happens when the stream cannot be kept: `kill` or `continue`."},
 			{"limits", "list", false, "The limits, each as below."},
 		})
+	case KindTiming:
+		return []Field{
+			{"began", "time", false, "When the request to create the container came, by the node's clock."},
+			{"sandboxID", "string", false, "The runtime's id of the pod's sandbox. Without CRI: of the container that made the pod."},
+			{"delegate", "string", false, "As in the receipt."},
+			{"placement", "string", false, "As in the receipt."},
+			{"image", "string", false, "As in the receipt."},
+			{"traceparent", "string", true, "The span that the request belongs to, in the form of W3C Trace Context. Absent where containerd traces nothing."},
+			{"laps", "list", false, "The phases in the order in which they were gone through, each as below. Between two of them the runtime took its time."},
+		}
 	case KindSyscall:
 		return []Field{
 			{"pid", "integer", false, "Process id. Like all ids here in the supervisor's numbering: the host's, or that of the container's pid namespace where the supervisor runs in the container."},
@@ -139,5 +149,14 @@ func LimitFields() []Field {
 		{"asked", "string", false, "What the profile and the pod asked for together."},
 		{"found", "string", false, "What the kernel has in force. Empty: nothing."},
 		{"bestEffort", "boolean", true, "The profile allows it to be missing."},
+	}
+}
+
+// LapFields are those of one element of a timing's "laps".
+func LapFields() []Field {
+	return []Field{
+		{"phase", "string", false, "`resolve`, `rewrite`, `delegate` (its own Create, and then its Start) or `armed`, as in [metrics.md](metrics.md)."},
+		{"offset", "integer", false, "When it began: nanoseconds after `began`."},
+		{"duration", "integer", false, "How long it took, in nanoseconds."},
 	}
 }

@@ -123,6 +123,8 @@ func FuzzRoundTrip(f *testing.F) {
 			case e.Receipt != nil:
 				e.Receipt.Image, e.Receipt.NoNewPrivs = b, flag
 				e.Receipt.Limits = []audit.ReceiptLimit{{a, b, a, flag}}
+			case e.Timing != nil:
+				*e.Timing = audit.Timing{e.Time, a, b, a, b, a, []audit.Lap{{b, time.Duration(nanos), time.Duration(n)}, {a, 0, -1}}}
 			case e.ExecStart != nil:
 				e.ExecStart.Argv, e.ExecStart.Truncated = []string{a, b, "", a}, flag
 			case e.Limit != nil:

@@ -8,6 +8,7 @@ type Kind string
 // The kinds, described by Kinds.
 const (
 	KindStart   Kind = "start"
+	KindTiming  Kind = "timing"
 	KindSyscall Kind = "syscall"
 	KindExec    Kind = "exec"
 	KindLimit   Kind = "limit"
@@ -58,6 +59,7 @@ type Term struct{ Name, Doc string }
 func Kinds() []Term {
 	return []Term{
 		{string(KindStart), "The receipt: what was found in force, read back from the kernel before the workload's first instruction. First record of each instance of a container, but for a `loss` that the one before left."},
+		{string(KindTiming), "How long the container's start took, phase by phase. Written once it has succeeded, so records of what the workload did first come before it."},
 		{string(KindSyscall), "A system call that the profile audits, denied or killed. The workload's own `execve` is the first."},
 		{string(KindExec), "An exec session (`kubectl exec`, a probe) began, with the same filter in force; its events carry its id in `exec`."},
 		{string(KindLimit), "A request for resources was lowered to the profile's ceiling."},

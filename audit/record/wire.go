@@ -35,6 +35,9 @@ type wire struct {
 	OnLoss      string    `json:"onLoss"`
 	Count       uint64    `json:"count"`
 	Until       time.Time `json:"until"`
+	Placement   string    `json:"placement"`
+	Delegate    string    `json:"delegate"`
+	Image       string    `json:"image"`
 
 	// syscall
 	TID     uint32    `json:"tid"`
@@ -54,11 +57,14 @@ type wire struct {
 	// start
 	Version      string      `json:"version"`
 	Kernel       string      `json:"kernel"`
-	Placement    string      `json:"placement"`
-	Delegate     string      `json:"delegate"`
-	Image        string      `json:"image"`
 	FilterDigest string      `json:"filterDigest"`
 	Limits       []wireLimit `json:"limits"`
+
+	// timing
+	Began       time.Time `json:"began"`
+	SandboxID   string    `json:"sandboxID"`
+	Traceparent string    `json:"traceparent"`
+	Laps        []wireLap `json:"laps"`
 
 	// exec
 	Terminal  bool     `json:"terminal"`
@@ -96,6 +102,12 @@ type wireLimit struct {
 	BestEffort bool   `json:"bestEffort"`
 }
 
+type wireLap struct {
+	Phase    string `json:"phase"`
+	Offset   int64  `json:"offset"`
+	Duration int64  `json:"duration"`
+}
+
 // payload sets the payload of e.Kind.
 func (w *wire) payload(e *audit.Event, u *unquoter) {
 	switch e.Kind {
@@ -108,6 +120,16 @@ func (w *wire) payload(e *audit.Event, u *unquoter) {
 		for _, l := range w.Limits {
 			e.Receipt.Limits = append(e.Receipt.Limits, audit.ReceiptLimit{
 				Name: u.text(l.Name), Asked: u.text(l.Asked), Found: u.text(l.Found), BestEffort: l.BestEffort,
+			})
+		}
+	case audit.KindTiming:
+		e.Timing = &audit.Timing{
+			Began: w.Began, SandboxID: u.text(w.SandboxID), Delegate: u.text(w.Delegate), Placement: u.text(w.Placement),
+			Image: u.text(w.Image), Traceparent: u.text(w.Traceparent),
+		}
+		for _, l := range w.Laps {
+			e.Timing.Laps = append(e.Timing.Laps, audit.Lap{
+				Phase: u.text(l.Phase), Offset: time.Duration(l.Offset), Duration: time.Duration(l.Duration),
 			})
 		}
 	case audit.KindSyscall:

@@ -41,6 +41,7 @@ type Tally struct {
 	recent   [MaxRecent]stream.Position // a ring
 	denied   uint64                     // records of denials, so the place of the next one in recent
 	start    *stream.Position
+	timing   *stream.Position
 	exit     *stream.Position
 	last     stream.Position // valid if records is not 0
 }
@@ -91,7 +92,9 @@ func (t *Tally) Add(e *audit.Event, at stream.Position) {
 		t.addCall(e.Syscall, at)
 	case e.Receipt != nil:
 		t.starts++
-		t.start, t.exit, t.sessions = place(at), nil, nil
+		t.start, t.timing, t.exit, t.sessions = place(at), nil, nil, nil
+	case e.Timing != nil:
+		t.timing = place(at)
 	case e.ExecStart != nil:
 		t.execs++
 		if t.sessions == nil {
@@ -175,6 +178,7 @@ type Limit struct {
 type Places struct {
 	Last     *stream.Position           `json:"last"`     // the newest record; nil: none
 	Start    *stream.Position           `json:"start"`    // the newest receipt; nil: none
+	Timing   *stream.Position           `json:"timing"`   // how long that start took; nil: not known
 	Exit     *stream.Position           `json:"exit"`     // the end of that instance; nil: it has not ended
 	Denials  []stream.Position          `json:"denials"`  // the newest, MaxRecent at most, the oldest of them first
 	Sessions map[string]stream.Position `json:"sessions"` // by exec id: of those that run; nil: none
@@ -187,7 +191,7 @@ func (t *Tally) Counts() Counts {
 	c := Counts{
 		Records: t.records, Starts: t.starts, OOMs: t.ooms, Execs: t.execs,
 		Calls: []Calls{}, Denials: []Rule{}, Losses: []Loss{}, Limits: []Limit{},
-		Places: Places{Start: t.start, Exit: t.exit, Denials: []stream.Position{}, Sessions: maps.Clone(t.sessions)},
+		Places: Places{Start: t.start, Timing: t.timing, Exit: t.exit, Denials: []stream.Position{}, Sessions: maps.Clone(t.sessions)},
 	}
 	if t.records > 0 {
 		c.Places.Last = place(t.last)

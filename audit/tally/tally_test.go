@@ -33,19 +33,20 @@ func TestTally(t *testing.T) {
 		{Kind: audit.KindExit, Exec: "a", Exit: &audit.Exit{}},
 		{Kind: audit.KindOOM, OOM: &audit.OOM{}},
 		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: "stream-failed", Count: 7}},
+		{Kind: audit.KindTiming, Timing: &audit.Timing{}},
 	}
 	for i, e := range events {
 		tally.Add(e, stream.Position{Segment: 1, Offset: int64(i)})
 	}
 	at := func(i int64) stream.Position { return stream.Position{Segment: 1, Offset: i} }
-	start, last := at(0), at(10)
+	start, last := at(0), at(11)
 	want := Counts{
-		Records: 11, Starts: 1, OOMs: 1, Execs: 2,
+		Records: 12, Starts: 1, OOMs: 1, Execs: 2,
 		Calls:   []Calls{{"", "denied", 19997}, {"exec", "allowed", 1}, {"net", "killed", 1}},
 		Denials: []Rule{{"baseline", "no-ptrace", 19997}, {"coder", "", 1}},
 		Losses:  []Loss{{"stream-failed", 1, 7, at(10)}}, Limits: []Limit{{"memory", 1, at(1)}},
 		Places: Places{
-			Last: &last, Start: &start, Denials: []stream.Position{at(3), at(4), at(7)}, Sessions: map[string]stream.Position{"b": at(6)},
+			Last: &last, Start: &start, Timing: &last, Denials: []stream.Position{at(3), at(4), at(7)}, Sessions: map[string]stream.Position{"b": at(6)},
 		},
 	}
 	got := tally.Counts()
@@ -56,12 +57,12 @@ func TestTally(t *testing.T) {
 		t.Errorf("denied %d", n)
 	}
 	// The end of the container ends its sessions, and the next instance begins anew.
-	tally.Add(&audit.Event{Kind: audit.KindExit, Exit: &audit.Exit{}}, at(11))
-	if got := tally.Counts().Places; len(got.Sessions) != 0 || got.Exit == nil || *got.Exit != at(11) {
+	tally.Add(&audit.Event{Kind: audit.KindExit, Exit: &audit.Exit{}}, at(12))
+	if got := tally.Counts().Places; len(got.Sessions) != 0 || got.Exit == nil || *got.Exit != at(12) {
 		t.Errorf("after the exit: %+v", got)
 	}
-	tally.Add(events[0], at(12))
-	if got := tally.Counts().Places; got.Exit != nil || *got.Start != at(12) {
+	tally.Add(events[0], at(13))
+	if got := tally.Counts().Places; got.Exit != nil || got.Timing != nil || *got.Start != at(13) {
 		t.Errorf("after the next start: %+v", got)
 	}
 }

@@ -19,6 +19,7 @@ const (
 	verdictWidth = 8
 	shownExec    = 8  // characters of an exec session's id that are shown
 	shownDigest  = 12 // hex digits of a digest that are shown
+	shownTime    = 10 * time.Microsecond
 )
 
 // Printer renders records. It remembers the day, to say when a new one begins. Not safe for concurrent use.
@@ -87,6 +88,8 @@ func appendBody(dst []byte, e *audit.Event) []byte {
 		return appendSyscall(dst, e.Syscall)
 	case e.Receipt != nil:
 		return appendReceipt(dst, e.Receipt)
+	case e.Timing != nil:
+		return appendTiming(dst, e.Timing)
 	case e.ExecStart != nil:
 		for i, word := range e.ExecStart.Argv {
 			if i > 0 {
@@ -183,6 +186,17 @@ func appendReceipt(dst []byte, r *audit.Receipt) []byte {
 		} else {
 			dst = appendBare(append(dst, " ≤ "...), l.Found)
 		}
+	}
+	return dst
+}
+
+func appendTiming(dst []byte, t *audit.Timing) []byte {
+	for i, l := range t.Laps {
+		if i > 0 {
+			dst = append(dst, ", "...)
+		}
+		dst = append(appendBare(dst, l.Phase), ' ')
+		dst = append(dst, l.Duration.Round(shownTime).String()...)
 	}
 	return dst
 }

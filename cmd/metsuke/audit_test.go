@@ -125,7 +125,7 @@ func TestAuditUsage(t *testing.T) {
 		want  string
 	}{
 		{[]string{"tail", "--verdict", "maybe"}, true, "must be one of allowed, denied, killed"},
-		{[]string{"tail", "--kind", "syscalls"}, true, "must be one of start, syscall"},
+		{[]string{"tail", "--kind", "syscalls"}, true, "must be one of start, timing"},
 		{[]string{"tail", "--since", "yesterday"}, true, "must be a duration"},
 		{[]string{"tail", "--since", "-5m"}, true, "must not be negative"},
 		{[]string{"tail", "-n", "-3"}, true, "must be a count or all"},
