@@ -44,6 +44,7 @@ type container struct {
 	stream  *stream.Writer
 	earlier uint64      // records that were in stream before this instance
 	watch   *stopwatch  // from Create to the end of Start
+	caller  string      // who had it created, as a traceparent; empty: not told
 	tally   tally.Tally // of what is written to stream since then
 	super   supervision // nil until prepare has made it
 	init    *initProcess
@@ -63,6 +64,7 @@ type container struct {
 	oomKills uint64                // guarded by mu; of ooms, those that are recorded
 	lost     bool                  // guarded by mu; we killed it, because its stream was lost
 	over     bool                  // guarded by mu; Close has begun
+	started  chan struct{}         // guarded by mu; closed when Start is over; nil: it was not called
 }
 
 // launch is one process of the container that goes through the launcher.
@@ -205,11 +207,35 @@ func (c *container) noteChanges(operation string, changes []cgroups.Change) {
 	}
 }
 
+// starting notes that Start is under way, until the function that it returns is called.
+func (c *container) starting() (over func()) {
+	started := make(chan struct{})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.started = started
+	return func() { close(started) }
+}
+
+// settle waits until a Start that is under way is over, for drainGrace at most: it may hang in the delegate.
+func (c *container) settle() {
+	c.mu.Lock()
+	started := c.started
+	c.mu.Unlock()
+	if started == nil {
+		return
+	}
+	select {
+	case <-started:
+	case <-time.After(drainGrace):
+	}
+}
+
 // exit writes the record of the container's end, once, after the events that came before it, which may tell its cause.
 func (c *container) exit(status uint32, at time.Time) {
 	c.once.Do(func() {
 		go func() {
 			defer close(c.exited)
+			c.settle()
 			c.super.drain()
 			c.note(c.exitEvent("", status, at))
 		}()

@@ -119,7 +119,7 @@ func (s *Service) createReserved(ctx context.Context, req *taskapi.CreateTaskReq
 	watch.enter(status.PhaseRewrite)
 	c, err := s.prepare(b, req, chosen, own)
 	if err == nil {
-		c.watch = watch
+		c.watch, c.caller = watch, traceparent(ctx)
 		watch.enter(status.PhaseDelegate)
 		var resp []byte
 		if resp, err = s.createPrepared(ctx, c, req, next); err == nil {

@@ -103,10 +103,10 @@ type created struct {
 	req  taskapi.CreateTaskRequest
 }
 
-// kataCreate has s create a container; the delegate answers with fail. got is nil if it was not asked.
-func kataCreate(t *testing.T, s *Service, spec *specs.Spec, asked *anypb.Any, fail error) (got *created, dir string, err error) {
+// bundleDir makes a bundle.
+func bundleDir(t *testing.T, spec *specs.Spec) string {
 	t.Helper()
-	dir = t.TempDir()
+	dir := t.TempDir()
 	raw, err := json.Marshal(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -114,6 +114,13 @@ func kataCreate(t *testing.T, s *Service, spec *specs.Spec, asked *anypb.Any, fa
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir
+}
+
+// kataCreate has s create a container; the delegate answers with fail. got is nil if it was not asked.
+func kataCreate(t *testing.T, s *Service, spec *specs.Spec, asked *anypb.Any, fail error) (got *created, dir string, err error) {
+	t.Helper()
+	dir = bundleDir(t, spec)
 	call := taskCall(t, "Create", &taskapi.CreateTaskRequest{ID: "c", Bundle: dir, Options: asked})
 	_, err = s.Intercept(call)(t.Context(), call, func(_ context.Context, payload []byte) ([]byte, error) {
 		got = &created{}

@@ -33,21 +33,20 @@ func (s *Service) start(ctx context.Context, c *container, req *taskapi.StartReq
 	if l == nil {
 		return next(ctx, call.Payload) // started before, or not there: the delegate's to refuse
 	}
-	watch := c.watch
 	if l.exec != "" {
-		watch = newStopwatch() // of a session, which nobody reads
+		return s.startTaken(ctx, c, l, newStopwatch(), call, next) // of a session, which nobody reads
 	}
-	watch.enter(status.PhaseDelegate)
-	resp, err := s.startTaken(ctx, c, l, watch, call, next)
-	watch.pause()
-	switch {
-	case l.exec != "":
-	case err != nil:
-		s.phases.Failed(watch.phase)
-	default:
-		s.phases.Took(watch.times)
+	defer c.starting()()
+	c.watch.enter(status.PhaseDelegate)
+	resp, err := s.startTaken(ctx, c, l, c.watch, call, next)
+	c.watch.pause()
+	if err != nil {
+		s.phases.Failed(c.watch.phase)
+		return nil, err
 	}
-	return resp, err
+	s.phases.Took(c.watch.laps)
+	c.note(s.timing(c))
+	return resp, nil
 }
 
 // startTaken does the work of start.

@@ -5,21 +5,24 @@ package shim
 import (
 	"time"
 
+	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/shim/status"
 )
 
 // stopwatch measures the phases of one container's start. It is for one goroutine at a time.
 type stopwatch struct {
-	phase string // under way, or the last one
-	since time.Time
-	times map[string]time.Duration
+	began time.Time   // when Create came
+	laps  []audit.Lap // that have ended, in their order; a phase may come again
+	phase string      // under way, or the last one
+	since time.Time   // zero: none is under way
 }
 
 func newStopwatch() *stopwatch {
-	return &stopwatch{phase: status.PhaseResolve, since: time.Now(), times: map[string]time.Duration{}}
+	now := time.Now()
+	return &stopwatch{began: now, phase: status.PhaseResolve, since: now}
 }
 
-// enter ends the phase that is under way and begins the next, which may have been there before.
+// enter ends the phase that is under way and begins the next.
 func (w *stopwatch) enter(phase string) {
 	w.pause()
 	w.phase, w.since = phase, time.Now()
@@ -27,8 +30,9 @@ func (w *stopwatch) enter(phase string) {
 
 // pause ends the phase that is under way.
 func (w *stopwatch) pause() {
-	if !w.since.IsZero() {
-		w.times[w.phase] += time.Since(w.since)
-		w.since = time.Time{}
+	if w.since.IsZero() {
+		return
 	}
+	w.laps = append(w.laps, audit.Lap{Phase: w.phase, Offset: w.since.Sub(w.began), Duration: time.Since(w.since)})
+	w.since = time.Time{}
 }

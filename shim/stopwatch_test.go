@@ -3,18 +3,20 @@
 package shim
 
 import (
-	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/shim/status"
 )
 
 // What lies between two phases is in none, and a phase may come again.
 func TestStopwatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newStopwatch()
+		w, began := newStopwatch(), time.Now()
 		time.Sleep(1 * time.Second)
 		w.enter(status.PhaseDelegate)
 		time.Sleep(2 * time.Second)
@@ -26,9 +28,14 @@ func TestStopwatch(t *testing.T) {
 		time.Sleep(8 * time.Second)
 		w.pause()
 		w.pause()
-		want := map[string]time.Duration{status.PhaseResolve: time.Second, status.PhaseDelegate: 6 * time.Second, status.PhaseArmed: 8 * time.Second}
-		if !maps.Equal(w.times, want) || w.phase != status.PhaseArmed {
-			t.Errorf("%v, %s", w.times, w.phase)
+		want := []audit.Lap{
+			{Phase: status.PhaseResolve, Duration: time.Second},
+			{Phase: status.PhaseDelegate, Offset: time.Second, Duration: 2 * time.Second},
+			{Phase: status.PhaseDelegate, Offset: time.Hour + 3*time.Second, Duration: 4 * time.Second},
+			{Phase: status.PhaseArmed, Offset: time.Hour + 7*time.Second, Duration: 8 * time.Second},
+		}
+		if diff := cmp.Diff(want, w.laps); diff != "" || !w.began.Equal(began) || w.phase != status.PhaseArmed {
+			t.Errorf("%s, began %v, want %v\n%s", w.phase, w.began, began, diff)
 		}
 	})
 }

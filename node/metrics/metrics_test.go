@@ -84,9 +84,9 @@ func events() []audit.Event {
 
 func phases() (all []status.Phase) {
 	var p status.Phases
-	p.Took(map[string]time.Duration{
-		status.PhaseResolve: 3 * time.Millisecond, status.PhaseRewrite: 8 * time.Millisecond, status.PhaseDelegate: 120 * time.Millisecond,
-		status.PhaseArmed: 12 * time.Millisecond,
+	p.Took([]audit.Lap{
+		{Phase: status.PhaseResolve, Duration: 3 * time.Millisecond}, {Phase: status.PhaseRewrite, Duration: 8 * time.Millisecond},
+		{Phase: status.PhaseDelegate, Duration: 120 * time.Millisecond}, {Phase: status.PhaseArmed, Duration: 12 * time.Millisecond},
 	})
 	p.Failed(status.PhaseArmed)
 	return p.Snapshot()

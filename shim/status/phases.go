@@ -5,6 +5,8 @@ package status
 import (
 	"sync"
 	"time"
+
+	"metsuke.dev/metsuke/audit"
 )
 
 // The phases of a container's start, in their order. Between rewrite and delegate's second half the caller may pause, which is in none.
@@ -48,8 +50,12 @@ func (p *Phases) at(name string) *Phase {
 	return p.all[name]
 }
 
-// Took adds a start: how long it was in each phase.
-func (p *Phases) Took(times map[string]time.Duration) {
+// Took adds a start, by its laps.
+func (p *Phases) Took(laps []audit.Lap) {
+	times := map[string]time.Duration{}
+	for _, l := range laps {
+		times[l.Phase] += l.Duration
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, name := range PhaseNames() {

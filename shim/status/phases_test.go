@@ -5,6 +5,8 @@ package status
 import (
 	"testing"
 	"time"
+
+	"metsuke.dev/metsuke/audit"
 )
 
 func TestPhases(t *testing.T) {
@@ -12,8 +14,11 @@ func TestPhases(t *testing.T) {
 	if p.Snapshot() != nil {
 		t.Error("nothing was measured")
 	}
-	p.Took(map[string]time.Duration{PhaseResolve: time.Millisecond, PhaseRewrite: 1001 * time.Microsecond, PhaseDelegate: time.Hour})
-	p.Took(map[string]time.Duration{PhaseResolve: 20 * time.Second})
+	p.Took([]audit.Lap{
+		{Phase: PhaseResolve, Duration: time.Millisecond}, {Phase: PhaseRewrite, Duration: 1001 * time.Microsecond},
+		{Phase: PhaseDelegate, Duration: 50 * time.Minute}, {Phase: PhaseDelegate, Offset: time.Hour, Duration: 10 * time.Minute},
+	})
+	p.Took([]audit.Lap{{Phase: PhaseResolve, Duration: 20 * time.Second}})
 	p.Failed(PhaseArmed)
 	got := p.Snapshot()
 	p.Took(nil) // changes no copy
