@@ -32,7 +32,7 @@ type follower struct {
 	add    func(handler, profile string, key counter, n uint64)
 	show   func(profile string, key counter) counter // as what it is added: there are few of these, whatever a guest makes up
 	tracks map[string]*track                         // by directory of the stream
-	known  map[string]map[string]bool                // by directory of streams: the pods that are there, whose streams have tracks
+	known  map[string]map[string]int                 // by directory of streams: the pods that are there, whose streams have tracks, and for how many looks they have been gone
 }
 
 // track is how far one stream is counted: all records up to number seq, but for the gaps.
@@ -84,11 +84,12 @@ func (f *follower) update(ctx context.Context, all []pods.Pod, roots []string, b
 	}
 	reader := reader{follower: f, left: maxRead, damages: map[string]uint64{}}
 	for dir, t := range f.tracks {
+		_, there := f.known[filepath.Dir(filepath.Dir(dir))][t.pod]
 		switch {
-		case !alive[t.pod] && !f.known[filepath.Dir(filepath.Dir(dir))][t.pod]:
+		case !alive[t.pod] && !there:
 			delete(f.tracks, dir)
 			continue
-		case !alive[t.pod] && t.gone > grace && t.gone%rest != 0:
+		case !alive[t.pod] && rests(t.gone):
 			t.gone++
 			continue
 		}
@@ -102,6 +103,9 @@ func (f *follower) update(ctx context.Context, all []pods.Pod, roots []string, b
 	}
 	return reader.damages, behind, ctx.Err()
 }
+
+// rests tells whether one look leaves out a pod that has been gone for so many.
+func rests(gone int) bool { return gone > grace && gone%rest != 0 }
 
 func (f *follower) track(dir string) *track {
 	t := f.tracks[dir]
@@ -122,14 +126,23 @@ func (f *follower) find(root string, alive map[string]bool) error {
 		return err
 	}
 	before, seen := f.known[root]
-	now := map[string]bool{}
+	now := map[string]int{}
 	for _, e := range entries {
 		name := e.Name()
 		if !e.IsDir() {
 			continue
 		}
-		now[name] = true
-		if before[name] && !alive[name] {
+		gone, known := before[name]
+		switch {
+		case alive[name]:
+			gone = 0
+		case known:
+			gone++
+		case !seen:
+			gone = grace + 1 + len(now)%rest // not all in one look
+		}
+		now[name] = gone
+		if seen && rests(gone) {
 			continue
 		}
 		containers, err := os.ReadDir(filepath.Join(f.root, root, name))
@@ -143,14 +156,12 @@ func (f *follower) find(root string, alive map[string]bool) error {
 			}
 			if t := f.track(dir); !seen {
 				t.at = end(filepath.Join(f.root, dir))
-				if !alive[name] {
-					t.gone = grace + 1 + len(f.tracks)%rest // not all in one look
-				}
+				t.gone = gone
 			}
 		}
 	}
 	if f.known == nil {
-		f.known = map[string]map[string]bool{}
+		f.known = map[string]map[string]int{}
 	}
 	f.known[root] = now
 	return nil

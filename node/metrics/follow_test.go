@@ -82,7 +82,7 @@ func (w *world) write(i *instance, n int) {
 func (w *world) start(p *fakePod) {
 	w.names++
 	i := &instance{id: fmt.Sprint("c", w.names), created: w.at, tally: &tally.Tally{}}
-	who := audit.Identity{Namespace: "ns", Pod: p.name, PodUID: p.name, Container: "c", ContainerID: i.id, Profile: "baseline"}
+	who := audit.Identity{Namespace: "ns", Pod: p.name, PodUID: p.name, Container: fmt.Sprint("c", w.rand.IntN(2)), ContainerID: i.id, Profile: "baseline"}
 	i.dir = stream.Dir(w.root, who)
 	var err error
 	if i.writer, err = stream.OpenWriter(i.dir, who, stream.Options{SegmentBytes: 4000, Appended: i.tally.Add}); err != nil {
