@@ -26,8 +26,8 @@ func addMetricsFlag(cmd *cobra.Command, address *string) {
 // connection dead.
 const stuck = 5 * time.Minute
 
-// withMetrics runs work until it returns or ctx ends. If there is an address, what is counted and the pulse are served there meanwhile,
-// and count runs, unless it is nil. A server that fails ends the work.
+// withMetrics runs work until it returns or ctx ends. Meanwhile count runs, unless it is nil, and what is counted is served at the address,
+// if there is one, with the pulse. A server that fails ends the work.
 func withMetrics(ctx context.Context, address string, from prometheus.Gatherer, pulse *exposition.Pulse, count func(context.Context), work func(context.Context) error) error {
 	working, stop := context.WithCancelCause(ctx)
 	var beside sync.WaitGroup
@@ -43,9 +43,9 @@ func withMetrics(ctx context.Context, address string, from prometheus.Gatherer, 
 				stop(fmt.Errorf("metrics: %w", err))
 			}
 		})
-		if count != nil {
-			beside.Go(func() { count(working) })
-		}
+	}
+	if count != nil {
+		beside.Go(func() { count(working) })
 	}
 	err := work(working)
 	switch cause := context.Cause(working); {

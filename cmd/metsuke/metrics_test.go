@@ -46,9 +46,11 @@ func TestWithMetrics(t *testing.T) {
 		t.Error(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	if err := withMetrics(ctx, "", from, pulse, nil, func(ctx context.Context) error { stop(); return ctx.Err() }); err != nil {
+	counted = make(chan struct{})
+	if err := withMetrics(ctx, "", from, pulse, func(context.Context) { close(counted) }, func(ctx context.Context) error { stop(); return ctx.Err() }); err != nil {
 		t.Errorf("told to end: %v", err)
 	}
+	<-counted // also where nothing is served
 }
 
 func TestToMetrics(t *testing.T) {

@@ -21,6 +21,7 @@ import (
 	"metsuke.dev/metsuke/node/doctor"
 	"metsuke.dev/metsuke/node/metrics"
 	"metsuke.dev/metsuke/node/mirror"
+	"metsuke.dev/metsuke/node/traces"
 	"metsuke.dev/metsuke/node/tree"
 	"metsuke.dev/metsuke/version"
 )
@@ -43,6 +44,9 @@ func newNodeAgentCommand() *cobra.Command {
 		Long: `Put the profiles and bindings that are in force in the cluster in force on this node, in one file of its profile
 directory, and report that, and which handlers the doctor finds ready, in the node's AgentNode. With --listen, answer what
 readers ask about the node (kubectl metsuke): the cluster's controller decides who may ask, and nobody else is answered.
+
+With OTEL_TRACES_EXPORTER=otlp in its environment it sends a trace of each container's start to the collector that OpenTelemetry's other
+variables name (docs/metrics.md).
 
 It is meant to run in a DaemonSet. Pods do not need it: while the API server cannot be reached, or the agent does not run,
 the last set that was good stays in force.`,
@@ -106,6 +110,11 @@ func (f *agentFlags) run(ctx context.Context) error {
 	}
 	defer answer()
 	counts, pulse := metrics.New(f.place.Root, version.String()), exposition.NewPulse(stuck)
+	count, end, err := f.traces(ctx, counts)
+	if err != nil {
+		return err
+	}
+	defer end()
 	a, err := agent.New(agent.Config{
 		Endpoint: endpoint,
 		Client:   client, Node: f.node, Version: version.String(), Settle: f.settle, Spread: f.acknowledged, Examine: f.examine,
@@ -116,7 +125,25 @@ func (f *agentFlags) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return withMetrics(ctx, f.metrics, counts, pulse, counts.Run, a.Run)
+	return withMetrics(ctx, f.metrics, counts, pulse, count, a.Run)
+}
+
+// traces has the starts of containers sent to a collector, if the environment names one. It returns what is to run beside the agent, nil if
+// nobody wants to know what it finds, and what is to be called at the end.
+func (f *agentFlags) traces(ctx context.Context, counts *metrics.Metrics) (count func(context.Context), end func(), err error) {
+	spans, err := traces.New(ctx, traces.Config{
+		Node: f.node, Version: version.String(), Since: time.Now().Add(-traces.Before), Sent: counts.Spans,
+	})
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case spans != nil:
+		counts.TellStarts(spans.Started)
+		return counts.Run, spans.Close, nil
+	case f.metrics != "":
+		return counts.Run, func() {}, nil
+	}
+	return nil, func() {}, nil
 }
 
 // examine asks the doctor about each handler.

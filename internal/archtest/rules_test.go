@@ -41,6 +41,7 @@ var layers = []struct {
 	{"cluster/metrics", []string{"cluster/controller"}, "it shows what rounds were"},
 	{"node/agent", []string{"node", "cluster/acceptance", "cluster/v1alpha1", "config", "profile"}, "it joins the cluster and the node"},
 	{"node/metrics", []string{"node/pods", "audit", "profile", "seccomp", "cgroups", "config", "shim/status"}, "it adds up what shims and streams say; what its agent does it is told"},
+	{"node/traces", []string{"audit"}, "it turns records into spans, whoever reads them"},
 	{"node/answer", []string{"node/pods", "node/doctor", "audit", "config", "cluster/certificate", "cluster/question"}, "it reads its node and knows nothing of who is behind a question"},
 	{"node/answer/form", []string{"node/pods", "node/doctor/report", "cluster/question"}, "both ends of an answer share its form"},
 	{"cluster/reader", []string{"cluster/question", "cluster/v1alpha1"}, "it asks as anybody may, and knows no node"},
@@ -77,7 +78,7 @@ var runtimeImports = []string{
 var bans = []ban{
 	{
 		except: []string{
-			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "cmd", "integration",
+			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "node/traces", "cmd", "integration",
 			"internal/exposition", // client_golang's own form is one of protobuf
 		},
 		imports:    runtimeImports,
@@ -94,9 +95,9 @@ var bans = []ban{
 	},
 	{
 		in:         []string{"shim", "cmd/containerd-shim-metsuke-v2"},
-		imports:    []string{"google.golang.org/grpc", "net/http", "k8s.io/...", "github.com/spf13/..."},
+		imports:    []string{"google.golang.org/grpc", "net/http", "k8s.io/...", "github.com/spf13/...", "go.opentelemetry.io/..."},
 		transitive: true,
-		why:        "the shim's memory for each pod is a promised number, and a gRPC or HTTP server is a good part of it",
+		why:        "the shim's memory for each pod is a promised number, and a gRPC or HTTP server is a good part of it; and it reaches no network",
 		do:         "use the task/v2 types of containerd's api over ttrpc (the same wire form as v3)",
 	},
 	{

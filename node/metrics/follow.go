@@ -31,6 +31,7 @@ type follower struct {
 	root   string // Metrics.root
 	add    func(handler, profile string, key counter, n uint64)
 	show   func(profile string, key counter) counter // as what it is added: there are few of these, whatever a guest makes up
+	tell   func(handler string, r *record.Record)    // Metrics.TellStarts; nil: nobody is told
 	tracks map[string]*track                         // by directory of the stream
 	known  map[string]map[string]int                 // by directory of streams: the pods that are there, whose streams have tracks, and for how many looks they have been gone
 }
@@ -45,13 +46,16 @@ type track struct {
 	seq     uint64             // 0: what lies before at
 	at      stream.Position    // of record seq, or where the next one begins
 	gaps    []gap
-	gone    int // looks since the pod was there
+	timed   string            // the newest instance whose start was told, or is in untold
+	untold  []stream.Position // of the records of starts that are to be told
+	gone    int               // looks since the pod was there
 }
 
 // gap is the records with numbers above after and up to until, which an instance wrote that nobody saw, or that was seen before its end.
 type gap struct {
 	at           stream.Position
 	after, until uint64
+	timed        string // an instance in it whose start is told already; "": none
 }
 
 // update takes in what the shims said, but for what there was before the first look, which began is the moment of; then it reads what no
@@ -189,13 +193,16 @@ func (f *follower) take(t *track, c *pods.Container, old bool) {
 	before := c.Stream.Events - min(c.Stream.Events, counts.Records) // number of the last record that is not the instance's
 	switch {
 	case old && !t.settled: // what it has written since we are here is in the stream
-		t.gaps = append(t.gaps, gap{t.at, t.seq, c.Stream.Events})
+		t.gaps = append(t.gaps, gap{t.at, t.seq, c.Stream.Events, c.ID})
 		t.id, t.counted, t.settled = c.ID, now, true
 	case t.id != c.ID:
 		if before > t.seq {
-			t.gaps = append(t.gaps, gap{t.at, t.seq, before})
+			t.gaps = append(t.gaps, gap{t.at, t.seq, before, ""})
 		}
 		t.id, t.counted = c.ID, map[counter]uint64{}
+	}
+	if at := counts.Places.Timing; at != nil && t.timed != c.ID && f.tell != nil {
+		t.timed, t.untold = c.ID, append(t.untold, *at)
 	}
 	for key, n := range now {
 		if was := t.counted[key]; n > was {
@@ -227,12 +234,21 @@ type reader struct {
 	damages map[string]uint64 // by handler
 }
 
-// read reads the gaps of a stream, and what lies behind its track if no shim tells of it. It reports whether nothing is left.
+// read reads the starts that are to be told, the gaps of a stream, and what lies behind its track if no shim tells of it. It reports
+// whether nothing is left.
 func (r *reader) read(ctx context.Context, dir string, t *track, told bool) bool {
+	for len(t.untold) > 0 {
+		if r.left <= 0 {
+			return false
+		}
+		r.start(dir, t, t.untold[0])
+		t.untold = slices.Delete(t.untold, 0, 1)
+	}
 	for len(t.gaps) > 0 {
 		g := &t.gaps[0]
 		ended := r.scan(ctx, dir, t, &g.at, &g.after, g.until, func(rec *record.Record, counts map[counter]uint64) {
 			r.put(t.handler, rec.Identity.Profile, counts)
+			r.tellUnless(g.timed, t, rec)
 		})
 		if !ended {
 			return false
@@ -250,7 +266,38 @@ func (r *reader) read(ctx context.Context, dir string, t *track, told bool) bool
 			t.counted[key] += n
 		}
 		r.put(t.handler, rec.Identity.Profile, counts)
+		if r.tellUnless(t.timed, t, rec) {
+			t.timed = t.id
+		}
 	})
+}
+
+// start tells of a start whose place the shim has told.
+func (r *reader) start(dir string, t *track, at stream.Position) {
+	line, err := stream.ReadAt(filepath.Join(r.root, dir), at)
+	if errors.Is(err, fs.ErrNotExist) { // retention was faster
+		return
+	}
+	r.left -= len(line)
+	var rec *record.Record
+	if err == nil {
+		rec, err = record.Parse(line)
+	}
+	if err != nil {
+		r.damages[t.handler]++
+		return
+	}
+	r.tellUnless("", t, rec)
+}
+
+// tellUnless tells of a start, if the record is of one, unless it is the start of an instance that is told already. It reports whether
+// it did.
+func (r *reader) tellUnless(timed string, t *track, rec *record.Record) bool {
+	if r.tell == nil || rec.Event.Timing == nil || rec.Identity.ContainerID == timed {
+		return false
+	}
+	r.tell(t.handler, rec)
+	return true
 }
 
 func (r *reader) put(handler, profile string, counts map[counter]uint64) {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/tally"
 	"metsuke.dev/metsuke/node/pods"
@@ -27,6 +28,8 @@ type world struct {
 	rand     *rand.Rand
 	root     string
 	truth    map[counter]uint64
+	timed    bool     // starts are
+	starts   []string // instances whose start was timed, since that moment
 	counting bool
 	names    int
 	at       time.Time
@@ -45,6 +48,7 @@ type instance struct {
 	writer  *stream.Writer
 	tally   *tally.Tally
 	earlier uint64
+	timed   bool // its start is over
 	killed  bool // its shim says nothing more, and the stream was not closed
 }
 
@@ -64,18 +68,28 @@ func (w *world) event() *audit.Event {
 
 func (w *world) write(i *instance, n int) {
 	for range n {
-		e := w.event()
-		if err := i.writer.Append(e); err != nil {
-			w.t.Fatal(err)
-		}
-		if w.counting {
-			var one tally.Tally
-			one.Add(e, stream.Position{})
-			counts := one.Counts()
-			for key, n := range flat(&counts) {
-				w.truth[key] += n
+		if w.timed && !i.timed && w.rand.IntN(8) == 0 {
+			i.timed = true
+			if w.append(i, &audit.Event{Time: w.at, Kind: audit.KindTiming, Timing: &audit.Timing{}}); w.counting {
+				w.starts = append(w.starts, i.id)
 			}
 		}
+		w.append(i, w.event())
+	}
+}
+
+func (w *world) append(i *instance, e *audit.Event) {
+	if err := i.writer.Append(e); err != nil {
+		w.t.Fatal(err)
+	}
+	if !w.counting {
+		return
+	}
+	var one tally.Tally
+	one.Add(e, stream.Position{})
+	counts := one.Counts()
+	for key, n := range flat(&counts) {
+		w.truth[key] += n
 	}
 }
 
@@ -147,14 +161,15 @@ func (w *world) list() (all []pods.Pod) {
 	return all
 }
 
-// Whatever comes and goes between two looks, each record is counted once, and nothing is counted that is none or that was there before.
+// Whatever comes and goes between two looks, each record is counted once, and nothing is counted that is none or that was there before;
+// each start is told once.
 func TestEachRecordIsCountedOnce(t *testing.T) {
 	for seed := range uint64(16) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), root: t.TempDir(), truth: map[counter]uint64{}, at: time.Unix(1_800_000_000, 0)}
-			got := map[counter]uint64{}
-			f := follower{show: asItIs, add: func(_, profile string, key counter, n uint64) {
+			w := &world{t: t, rand: rand.New(rand.NewPCG(seed, 1)), root: t.TempDir(), truth: map[counter]uint64{}, at: time.Unix(1_800_000_000, 0), timed: true}
+			got, told := map[counter]uint64{}, map[string]int{}
+			f := follower{show: asItIs, tell: func(_ string, r *record.Record) { told[r.Identity.ContainerID]++ }, add: func(_, profile string, key counter, n uint64) {
 				if profile != "baseline" {
 					t.Errorf("%s: of profile %q", key.name, profile)
 				}
@@ -197,6 +212,19 @@ func TestEachRecordIsCountedOnce(t *testing.T) {
 			}
 			if diff := cmp.Diff(w.truth, got, cmp.AllowUnexported(counter{})); diff != "" {
 				t.Errorf("(-there were +counted)\n%s", diff)
+			}
+			for _, id := range w.starts {
+				if told[id] == 0 {
+					t.Errorf("the start of %s was not told", id)
+				}
+			}
+			for id, n := range told {
+				if n != 1 {
+					t.Errorf("the start of %s was told %d times", id, n)
+				}
+			}
+			if len(w.starts) < 3 {
+				t.Errorf("%d starts: nothing is tested", len(w.starts))
 			}
 			if err := os.RemoveAll(w.root); err != nil {
 				t.Fatal(err)
@@ -283,5 +311,35 @@ func TestDamageIsPassedOver(t *testing.T) {
 	r := reader{follower: f, left: maxRead, damages: map[string]uint64{}}
 	if !r.read(t.Context(), dir, f.track(dir), false) || got[counter{name: "records"}] != 3 || r.damages[Unknown] != 1 {
 		t.Errorf("%v, %v", got, r.damages)
+	}
+}
+
+// Starts whose place is told count into what one look reads; what it leaves the next ones tell.
+func TestTellingIsBounded(t *testing.T) {
+	w := &world{t: t, rand: rand.New(rand.NewPCG(1, 1)), root: t.TempDir()}
+	p := &fakePod{name: "p"}
+	var dir string
+	var places []stream.Position
+	for range 3 {
+		w.start(p)
+		w.append(p.container, &audit.Event{Time: w.at, Kind: audit.KindTiming, Timing: &audit.Timing{}})
+		dir, places = p.container.dir, append(places, *p.container.tally.Counts().Places.Timing)
+		w.end(p)
+	}
+	told := 0
+	f := &follower{show: asItIs, tell: func(string, *record.Record) { told++ }}
+	track := f.track(dir)
+	track.untold = append(places, stream.Position{Segment: 9}) // which is gone
+	for look := 1; ; look++ {
+		r := reader{follower: f, left: 1, damages: map[string]uint64{}}
+		if r.read(t.Context(), dir, track, true) {
+			break
+		}
+		if told != look {
+			t.Fatalf("after %d looks %d starts are told", look, told)
+		}
+	}
+	if told != 3 {
+		t.Errorf("%d starts are told", told)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/internal/exposition"
 	"metsuke.dev/metsuke/shim/status"
 )
@@ -35,6 +36,7 @@ type Metrics struct {
 	records, calls, denials, losses, missing, clamped *exposition.Counter
 	ooms, execs, stalls, starts, failed, unreadable   *exposition.Counter
 	phases                                            *exposition.Histogram
+	spans                                             *exposition.Counter
 
 	handlers, refused, reported, synced *exposition.Gauge
 	reportFailures                      *exposition.Counter
@@ -74,12 +76,25 @@ func New(root, version string) *Metrics {
 	m.execs = r.Counter("metsuke_exec_sessions_total", "Exec sessions that began.", "handler", "profile")
 	m.unreadable = r.Counter("metsuke_stream_damages_total", "Places in streams that could not be read while they were counted.", "handler")
 
+	m.spans = r.Counter("metsuke_spans_total", "Spans of container starts, by what became of them: `sent`, or `failed` (the collector did not take them). None without traces.", "outcome")
+
 	m.handlers = r.Gauge("metsuke_handler_ready", "Whether the doctor finds a handler ready for pods (1) or not (0).", "handler")
 	m.refused = r.Gauge("metsuke_profiles_refused", "Whether the node refuses the cluster's profiles (1), and keeps the last set that was good.")
 	m.synced = r.Gauge("metsuke_profiles_applied_timestamp_seconds", "When the cluster's profiles were last put in force, or found to be.")
 	m.reported = r.Gauge("metsuke_apiserver_answered_timestamp_seconds", "When the API server last took the node's report. The agent reports every five minutes and with each change.")
 	m.reportFailures = r.Counter("metsuke_apiserver_failures_total", "Reports that the API server did not take.")
 	return m
+}
+
+// TellStarts has tell called for the record of each start (its event is of kind timing) once, with the handler that it was under. That of a
+// container that runs already is told too: how old it may be is for tell to judge. It is called by Poll's goroutine, which waits for it.
+// TellStarts is to be called before the first Poll.
+func (m *Metrics) TellStarts(tell func(handler string, r *record.Record)) { m.follow.tell = tell }
+
+// Spans adds to what became of spans. It is safe for concurrent use.
+func (m *Metrics) Spans(sent, failed int) {
+	m.spans.Add(uint64(sent), "sent")
+	m.spans.Add(uint64(failed), "failed")
 }
 
 // Run asks the shims until ctx ends.

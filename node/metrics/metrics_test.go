@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/internal/exposition/expositiontest"
 	"metsuke.dev/metsuke/node/pods/podstest"
 	"metsuke.dev/metsuke/shim/status"
@@ -185,6 +186,48 @@ func TestFirstLookFails(t *testing.T) {
 		if strings.HasPrefix(line, "metsuke_audit_records_total") {
 			t.Error(line)
 		}
+	}
+}
+
+// Starts are told once: where their shim says, or by reading where it does not; of containers that run already too.
+func TestStartsAreTold(t *testing.T) {
+	timing := audit.Event{Time: podstest.Moment, Kind: audit.KindTiming, Timing: &audit.Timing{Image: "i"}}
+	for name, began := range map[string]time.Duration{"before it came": -time.Hour, "after it came": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			n, m := newNode(t)
+			m.now = func() time.Time { return podstest.Moment.Add(began) }
+			told := map[string]int{}
+			m.TellStarts(func(handler string, r *record.Record) {
+				if r.Event.Timing.Image != "i" {
+					t.Errorf("%+v", r)
+				}
+				told[handler+"/"+r.Identity.ContainerID]++
+			})
+			answers := podstest.Pod{Namespace: "agents", Name: "coder", ID: "aaaa", Containers: []podstest.Container{
+				{Name: "agent", ID: "a1", Events: append(events(), timing)}, {Name: "starting", ID: "a2", Events: events()},
+			}}
+			if began > 0 {
+				n.Add(answers)
+			}
+			poll(t, m)
+			if began < 0 {
+				n.Add(answers)
+			}
+			n.Add(podstest.Pod{Namespace: "agents", Name: "dead", ID: "cccc", Shim: podstest.Killed, Containers: []podstest.Container{
+				{Name: "agent", ID: "c1", Events: append(events(), timing)},
+			}})
+			gone := n.Add(podstest.Pod{Namespace: "agents", Name: "gone", ID: "dddd", Shim: podstest.Killed, Containers: []podstest.Container{
+				{Name: "agent", ID: "d1", Events: append(events(), timing)},
+			}})
+			if err := os.RemoveAll(gone); err != nil {
+				t.Fatal(err)
+			}
+			poll(t, m)
+			poll(t, m)
+			if diff := cmp.Diff(map[string]int{"config/a1": 1, "config/c1": 1, "unknown/d1": 1}, told); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
