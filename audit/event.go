@@ -88,6 +88,21 @@ type Arg struct {
 	Truncated bool // Value is only the beginning; the encoder sets it too when it has to cut
 }
 
+// IsPath tells whether the value is a path, as the caller showed it: it need not be absolute, nor be what the kernel found.
+func (a *Arg) IsPath() bool { return a.Evidence != EvidenceRegister && PathArg(a.Name) }
+
+// PathArg tells whether an argument of this name is a path.
+func PathArg(name string) bool {
+	switch name {
+	case "path", "from", "to", "target", "source", "new_root", "put_old", "special":
+		return true
+	}
+	return false
+}
+
+// IsAddress tells whether the value is the address of a socket, as the caller showed it.
+func (a *Arg) IsAddress() bool { return a.Evidence != EvidenceRegister && a.Name == "addr" }
+
 // Receipt is what was found in force, read back from the kernel before the workload's first instruction.
 type Receipt struct {
 	Version      string // of Metsuke

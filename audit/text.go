@@ -44,6 +44,12 @@ func appendString(dst []byte, s string, limit int) (_ []byte, cut bool) {
 	return append(dst, '"'), cut
 }
 
+// AppendString appends s as a JSON string in the form that records have: safe to print to a terminal, and exact whatever bytes s holds.
+func AppendString(dst []byte, s string) []byte {
+	dst, _ = appendString(dst, s, len(s))
+	return dst
+}
+
 // cutString returns at most the first limit bytes of s without splitting a character.
 func cutString(s string, limit int) string {
 	for i := limit; i > limit-utf8.UTFMax && i > 0; i-- {

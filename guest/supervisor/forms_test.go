@@ -40,6 +40,9 @@ func TestFormText(t *testing.T) {
 			if !ok || label == "" || renderers[kind] == nil && vocabulary()[kind] == nil {
 				t.Errorf("%s: field %q has no known kind", name, field)
 			}
+			if (kind == "path") != audit.PathArg(label) {
+				t.Errorf("%s: whether %s is a path is not what readers take it for", name, label)
+			}
 			if strings.HasSuffix(kind, "addr") && i == 5 {
 				t.Errorf("%s: no register holds the length of %s", name, label)
 			}
