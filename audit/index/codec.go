@@ -11,7 +11,7 @@ import (
 
 var magic = []byte("metsuke index 1\n")
 
-const encodedBytes = 16 + sha256.Size + 16 + wordBytes + execBytes + processBytes + pathBytes + addressBytes + sha256.Size
+const encodedBytes = 16 + sha256.Size + 16 + wordBytes + execBytes + pathBytes + addressBytes + sha256.Size
 
 // encode returns the summary as a file has it: a heading, the segment's key, the bounds of its time, the filters, a checksum.
 func (s *Summary) encode(key Key) []byte {
@@ -47,5 +47,5 @@ func (s *Summary) decode(data []byte, key Key) error {
 }
 
 func (s *Summary) filters() [][]byte {
-	return [][]byte{s.words[:], s.execs[:], s.processes[:], s.paths[:], s.addresses[:]}
+	return [][]byte{s.words[:], s.execs[:], s.paths[:], s.addresses[:]}
 }

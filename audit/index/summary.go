@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package index tells of a complete segment of a stream, without reading it, what none of its records holds: no record of that time,
-// of that class, of that process. What it tells is certain; what it does not exclude may be there or not.
+// of that class, with that path. What it tells is certain; what it does not exclude may be there or not.
 //
 // An index is made by whoever reads a segment whole, and kept in a directory of the reader's own, never beside the segments: who looks
 // at a stream does not change it, and what somebody else says of a stream hides nothing from who reads it.
 package index
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,9 +32,8 @@ const (
 	Directory // above one of these: its first Depth names at most
 	Address   // of a socket, as netip writes it
 	Network   // around such an address: 8, 16 or 24 bits of IPv4, 32, 48 or 64 of IPv6
-	port      // see HasPort
+	Port      // in decimal
 	Family    // of any other socket's address: what stands before its first colon
-	process   // see HasProcess
 )
 
 // ExecChars is how much of an exec session's id is indexed.
@@ -43,11 +42,10 @@ const ExecChars = 8
 // Depth is how many names of a directory's path are indexed.
 const Depth = 3
 
-// Bytes of the filters. They come to a four-thousandth of a segment of the default size.
+// Bytes of the filters. They come to a five-thousandth of a segment of the default size.
 const (
 	wordBytes    = 1 << 10
 	execBytes    = 1 << 10
-	processBytes = 4 << 10
 	pathBytes    = 8 << 10
 	addressBytes = 2 << 10
 )
@@ -57,7 +55,6 @@ type Summary struct {
 	from, to  int64 // seconds since 1970; to is past all of them
 	words     [wordBytes]byte
 	execs     [execBytes]byte
-	processes [processBytes]byte
 	paths     [pathBytes]byte
 	addresses [addressBytes]byte
 }
@@ -78,14 +75,10 @@ func (s *Summary) Add(r *record.Record) {
 	if e.Exec != "" {
 		s.add(Exec, e.Exec[:min(len(e.Exec), ExecChars)])
 	}
-	switch {
-	case e.Syscall != nil:
-		c := e.Syscall
+	if c := e.Syscall; c != nil {
 		s.add(Class, c.Class)
 		s.add(Verdict, string(c.Verdict))
 		s.add(Syscall, c.Syscall)
-		s.addProcess(c.PID)
-		s.addProcess(c.PPID)
 		for i := range c.Args {
 			switch a := &c.Args[i]; {
 			case a.IsPath():
@@ -94,10 +87,6 @@ func (s *Summary) Add(r *record.Record) {
 				s.addAddress(a.Value)
 			}
 		}
-	case e.Receipt != nil:
-		s.addProcess(e.Receipt.PID)
-	case e.ExecStart != nil:
-		s.addProcess(e.ExecStart.PID)
 	}
 }
 
@@ -137,7 +126,7 @@ func (s *Summary) addAddress(text string) {
 	}
 	ip := at.Addr().Unmap().WithZone("")
 	s.add(Address, ip.String())
-	s.add(port, number(uint32(at.Port())))
+	s.add(Port, decimal(at.Port()))
 	for _, bits := range networkBits(ip) {
 		network, _ := ip.Prefix(bits)
 		s.add(Network, network.String())
@@ -183,18 +172,9 @@ func (s *Summary) HasNetwork(p netip.Prefix) bool {
 }
 
 // HasPort tells whether there can be a record with the address of a socket with that port.
-func (s *Summary) HasPort(n uint16) bool { return s.Has(port, number(uint32(n))) }
+func (s *Summary) HasPort(n uint16) bool { return s.Has(Port, decimal(n)) }
 
-// HasProcess tells whether there can be a record of a process of this number, or of a child of it.
-func (s *Summary) HasProcess(pid uint32) bool { return s.Has(process, number(pid)) }
-
-func (s *Summary) addProcess(pid uint32) { s.add(process, number(pid)) }
-
-func number(n uint32) string {
-	var text [4]byte
-	binary.LittleEndian.PutUint32(text[:], n)
-	return string(text[:])
-}
+func decimal(n uint16) string { return strconv.FormatUint(uint64(n), 10) }
 
 func (s *Summary) add(f Field, value string) {
 	bits := s.filter(f)
@@ -207,11 +187,9 @@ func (s *Summary) filter(f Field) []byte {
 	switch f {
 	case Exec:
 		return s.execs[:]
-	case process:
-		return s.processes[:]
 	case Path, Directory:
 		return s.paths[:]
-	case Address, Network, port, Family:
+	case Address, Network, Port, Family:
 		return s.addresses[:]
 	}
 	return s.words[:]

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"time"
 
+	"metsuke.dev/metsuke/audit/index"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/stream"
 )
@@ -29,6 +30,16 @@ type Options struct {
 	LastBytes int         // and no more of them than have so many bytes; 0: no bound. They are kept in memory.
 	Follow    bool        // go on with what is written from then on, until the context ends
 	Problem   func(error) // told of what had to be passed over: a damaged line, a stream that cannot be read
+
+	// Index, if there is one, saves reading segments that hold nothing of what is chosen, and keeps what is learnt of those that were
+	// read. It changes neither what is emitted nor in which order; damage in a segment that need not be read is not told.
+	Index *index.Cache
+	// Borrow has emit given records that are valid, with all they refer to, until it returns. It takes a fraction of the time. It cannot
+	// go with Last.
+	Borrow bool
+	// Missing is told of each jump in the numbers of a stream's records, of what is read of it: those behind after and before next are
+	// not there. nil: nobody is.
+	Missing func(s stream.Stream, after, next uint64)
 }
 
 // Entry is one record that was chosen.
@@ -43,6 +54,9 @@ type Entry struct {
 // returns the context's error when that ends; order among streams then holds within one poll (0.2 s). An
 // error of emit ends it. A root that does not exist is an error that wraps fs.ErrNotExist.
 func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entry) error) error {
+	if o.Borrow && o.Last >= 0 {
+		return errors.New("query: the last records cannot be kept of those that are borrowed")
+	}
 	r := &reading{root: root, filter: f, options: o, sources: map[string]*source{}}
 	defer r.close()
 	if err := r.scan(o.Last); err != nil {
@@ -148,7 +162,7 @@ func (r *reading) scan(last int) error {
 			r.problem(err)
 			continue
 		}
-		r.sources[s.Path] = &source{stream: s, reader: reader, reading: r}
+		r.sources[s.Path] = newSource(r, s, reader)
 	}
 	for path, s := range r.sources {
 		if !there[path] {
@@ -182,42 +196,6 @@ func (r *reading) drain(ctx context.Context, emit func(Entry) error) error {
 		}
 	}
 	return nil
-}
-
-// source is one stream that is being read.
-type source struct {
-	stream  stream.Stream
-	reader  *stream.Reader
-	reading *reading
-	head    Entry
-}
-
-// next reads on to the next record that the filter chooses; false at the stream's present end.
-func (s *source) next() bool {
-	for {
-		line, err := s.reader.Next()
-		var damage *stream.DamageError
-		switch {
-		case err == nil:
-		case isEnd(err):
-			return false
-		case errors.As(err, &damage):
-			s.reading.problem(err)
-			continue
-		default:
-			s.reading.problem(err)
-			return false
-		}
-		rec, err := record.Parse(line)
-		if err != nil {
-			s.reading.problem(fmt.Errorf("%s: %w", s.reader.Segment().Path, err))
-			continue
-		}
-		if s.reading.filter.Match(rec) {
-			s.head = Entry{Record: rec, Line: line, Stream: s.stream}
-			return true
-		}
-	}
 }
 
 // byTime is a heap of sources by the time of their heads; equal times go by path, so that the order is

@@ -26,6 +26,9 @@ func (r *reading) startOf(s stream.Stream, last int) (int, error) {
 	if err != nil || len(segments) == 0 {
 		return 0, err
 	}
+	if r.filter.Process.PID != 0 { // who descends from whom is told by all records
+		return segments[0].Number, nil
+	}
 	needed := 0
 	if r.options.Follow { // the last one may be written again
 		needed = 1
@@ -60,12 +63,14 @@ func (r *reading) count(s stream.Stream, number int) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer reader.Close()
 	quiet := *r
-	quiet.options.Problem = nil // Read will say it
-	src := source{stream: s, reader: reader, reading: &quiet}
-	for src.next() && reader.Segment().Number == number {
+	quiet.options.Problem, quiet.options.Missing = nil, nil // Read will say it
+	quiet.options.Borrow = true
+	src := newSource(&quiet, s, reader)
+	src.last = number
+	for src.next() {
 		n++
 	}
+	src.reader.Close()
 	return n, nil
 }
