@@ -38,12 +38,6 @@ type Filter struct {
 // NoExec in Filter.Execs stands for the container's own processes, which no exec session began.
 const NoExec = "-"
 
-// Process is a process of a container, by what its records say. Its zero value is any.
-type Process struct {
-	PID uint32
-	Seq uint64 // of a record, to tell it from others that had its number before; 0: whichever had it
-}
-
 // Match tells whether the filter chooses a record, but for Process, which depends on the records before it: Read sees to that.
 func (f *Filter) Match(r *record.Record) bool {
 	e := &r.Event

@@ -14,7 +14,7 @@ import (
 )
 
 // maxPattern bounds a pattern, in bytes.
-const maxPattern = 1024
+const maxPattern = 512
 
 // Path is a pattern of paths, which must fit a path from its beginning to its end. Of its characters "*" stands for any number of
 // any but "/", "**" for any number of any, "?" for one but "/", and "\" takes the next one's meaning away.

@@ -83,7 +83,9 @@ func records() []*record.Record {
 }
 
 func TestTimelineGolden(t *testing.T) {
-	for name, p := range map[string]*timeline.Printer{"plain": {}, "color": {Color: true}} {
+	for name, p := range map[string]interface {
+		Append([]byte, *record.Record) []byte
+	}{"plain": &timeline.Printer{}, "color": &timeline.Printer{Color: true}, "table": &timeline.Table{}, "wide": &timeline.Table{Wide: true}} {
 		var got []byte
 		for _, r := range records() {
 			got = p.Append(got, r)
@@ -115,7 +117,9 @@ func FuzzTimeline(f *testing.F) {
 			evidence = audit.EvidenceRegister
 		}
 		id := audit.Identity{Namespace: s, Pod: s, Container: s}
-		p := timeline.Printer{}
+		p, table := timeline.Printer{}, timeline.Table{Wide: true}
+		p.Append(nil, &record.Record{})     // the day
+		table.Append(nil, &record.Record{}) // the heading
 		for _, e := range []audit.Event{
 			{Kind: audit.KindSyscall, Exec: s, Syscall: &audit.Syscall{Syscall: s, Verdict: audit.Verdict(s), Errno: s, RuleID: s, Origin: s,
 				Args: []audit.Arg{{Value: s, Evidence: evidence}, {Name: "argv", Value: s, Evidence: evidence}}, Count: 2}},
@@ -127,19 +131,23 @@ func FuzzTimeline(f *testing.F) {
 			{Kind: audit.KindExit, Exit: &audit.Exit{Signal: s, Cause: s}},
 			{Kind: audit.Kind("x" + s)},
 		} {
-			line := string(p.Append(nil, &record.Record{Identity: id, Event: e}))
-			if i := strings.Index(line, "UTC ──\n"); i >= 0 {
-				line = line[i+len("UTC ──\n"):]
-			}
-			body, ok := strings.CutSuffix(line, "\n")
-			if !ok || !utf8.ValidString(body) {
-				t.Fatalf("not a line of text: %q", line)
-			}
-			for _, r := range body {
-				if !audit.Printable(r) {
-					t.Fatalf("%U in %q", r, body)
-				}
-			}
+			r := &record.Record{Identity: id, Event: e}
+			isLine(t, p.Append(nil, r))
+			isLine(t, table.Append(nil, r))
 		}
 	})
+}
+
+// isLine fails unless text is one line that can be printed.
+func isLine(t *testing.T, text []byte) {
+	t.Helper()
+	body, ok := strings.CutSuffix(string(text), "\n")
+	if !ok || !utf8.ValidString(body) {
+		t.Fatalf("not a line of text: %q", text)
+	}
+	for _, r := range body {
+		if !audit.Printable(r) {
+			t.Fatalf("%U in %q", r, body)
+		}
+	}
 }

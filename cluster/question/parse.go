@@ -17,18 +17,6 @@ import (
 	"metsuke.dev/metsuke/audit/tally"
 )
 
-type (
-	kind    = audit.Kind
-	verdict = audit.Verdict
-)
-
-func typed[T ~string](words []string) (out []T) {
-	for _, w := range words {
-		out = append(out, T(w))
-	}
-	return out
-}
-
 // ErrNoSuchThing is that a path is none of the API's.
 var ErrNoSuchThing = errors.New("there is no such resource")
 
@@ -123,7 +111,7 @@ func only(abouts ...About) func(About) bool {
 var parameters = []parameter{
 	{"node", only(Pods, Pod, Log), func(q *Question, s string) error { return setName(&q.Node, s) }, func(q *Question) string { return q.Node }},
 	moment("since", only(Pod, Log), func(q *Question) *time.Time { return &q.Since }),
-	moment("until", only(Log), func(q *Question) *time.Time { return &q.Until }),
+	moment("until", only(Log), func(q *Question) *time.Time { return &q.Chosen.Until }),
 	{"denials", only(Pod), func(q *Question, s string) error { return count(&q.Denials, s, tally.MaxRecent) }, func(q *Question) string { return strconv.Itoa(q.Denials) }},
 	{"lines", only(Log), func(q *Question, s string) error {
 		if s == "all" {
@@ -146,10 +134,19 @@ var parameters = []parameter{
 		}
 		return ""
 	}},
-	words("container", func(q *Question) *[]string { return &q.Containers }, nil),
-	words("class", func(q *Question) *[]string { return &q.Classes }, nil),
-	words("kind", func(q *Question) *[]string { return &q.Kinds }, audit.Kinds()),
-	words("verdict", func(q *Question) *[]string { return &q.Verdicts }, audit.Verdicts()),
+	list("container", func(q *Question) *[]string { return &q.Chosen.Containers }, word[string](nil), itself[string]),
+	list("profile", func(q *Question) *[]string { return &q.Chosen.Profiles }, word[string](nil), itself[string]),
+	list("exec", func(q *Question) *[]string { return &q.Chosen.Execs }, word[string](nil), itself[string]),
+	list("class", func(q *Question) *[]string { return &q.Chosen.Classes }, word[string](nil), itself[string]),
+	list("syscall", func(q *Question) *[]string { return &q.Chosen.Syscalls }, word[string](nil), itself[string]),
+	list("kind", func(q *Question) *[]audit.Kind { return &q.Chosen.Kinds }, word[audit.Kind](audit.Kinds()), itself[audit.Kind]),
+	list("verdict", func(q *Question) *[]audit.Verdict { return &q.Chosen.Verdicts }, word[audit.Verdict](audit.Verdicts()), itself[audit.Verdict]),
+	list("path", func(q *Question) *[]query.Path { return &q.Chosen.Paths }, query.ParsePath, query.Path.String),
+	list("addr", func(q *Question) *[]query.Address { return &q.Chosen.Addresses }, query.ParseAddress, query.Address.String),
+	{"process", only(Log), func(q *Question, s string) (err error) {
+		q.Chosen.Process, err = query.ParseProcess(s)
+		return err
+	}, func(q *Question) string { return q.Chosen.Process.String() }},
 }
 
 func count(to *int, s string, most int) error {
@@ -175,17 +172,47 @@ func moment(name string, of func(About) bool, field func(*Question) *time.Time) 
 	}}
 }
 
-// words is a list of words, of a vocabulary if there is one.
-func words(name string, field func(*Question) *[]string, terms []audit.Term) parameter {
+// maxList bounds how many values a list has: each is compared with each record.
+const maxList = 64
+
+// list is a list of values, which are escaped in it, so that they may have commas.
+func list[T any](name string, field func(*Question) *[]T, parse func(string) (T, error), text func(T) string) parameter {
 	return parameter{name, only(Log), func(q *Question, s string) error {
+		values := strings.Split(s, ",")
+		if len(values) > maxList {
+			return fmt.Errorf("has more than %d values", maxList)
+		}
 		*field(q) = nil
-		for word := range strings.SplitSeq(s, ",") {
-			known := slices.ContainsFunc(terms, func(t audit.Term) bool { return t.Name == word })
-			if word == "" || terms != nil && !known {
-				return fmt.Errorf("%q is none", word)
+		for _, escaped := range values {
+			value, err := url.QueryUnescape(escaped)
+			if err != nil {
+				return err
 			}
-			*field(q) = append(*field(q), word)
+			one, err := parse(value)
+			if err != nil {
+				return fmt.Errorf("%q is none: %w", value, err)
+			}
+			*field(q) = append(*field(q), one)
 		}
 		return nil
-	}, func(q *Question) string { return strings.Join(*field(q), ",") }}
+	}, func(q *Question) string {
+		var values []string
+		for _, one := range *field(q) {
+			values = append(values, url.QueryEscape(text(one)))
+		}
+		return strings.Join(values, ",")
+	}}
 }
+
+// word reads a word, of a vocabulary if there is one.
+func word[T ~string](terms []audit.Term) func(string) (T, error) {
+	return func(s string) (T, error) {
+		known := slices.ContainsFunc(terms, func(t audit.Term) bool { return t.Name == s })
+		if s == "" || terms != nil && !known {
+			return "", errors.New("not a word that there is")
+		}
+		return T(s), nil
+	}
+}
+
+func itself[T ~string](s T) string { return string(s) }

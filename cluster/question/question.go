@@ -59,13 +59,9 @@ type Question struct {
 	Denials int       // of Pod: the newest so many
 
 	// Of Log.
-	Lines      int  // the newest so many of what there is, or query.All
-	Follow     bool // go on
-	Until      time.Time
-	Containers []string
-	Kinds      []string
-	Classes    []string
-	Verdicts   []string
+	Lines  int          // the newest so many of what there is, or query.All
+	Follow bool         // go on
+	Chosen query.Filter // which records, but for the namespace, the pod and Since, which are said above
 }
 
 // Access is what a role has to allow for a question.
@@ -116,8 +112,7 @@ func (q *Question) URL() *url.URL {
 
 // Filter returns what chooses the records of a Log.
 func (q *Question) Filter() *query.Filter {
-	return &query.Filter{
-		Namespaces: []string{q.Namespace}, Pods: []string{q.Namespace + "/" + q.Pod}, Containers: q.Containers, Classes: q.Classes,
-		Kinds: typed[kind](q.Kinds), Verdicts: typed[verdict](q.Verdicts), Since: q.Since, Until: q.Until,
-	}
+	f := q.Chosen
+	f.Namespaces, f.Pods, f.Since = []string{q.Namespace}, []string{q.Namespace + "/" + q.Pod}, q.Since
+	return &f
 }

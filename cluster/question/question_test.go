@@ -12,10 +12,27 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/query"
 )
 
 var since = time.Date(2026, 11, 29, 10, 0, 0, 5, time.UTC)
+
+func path(text string) query.Path {
+	p, err := query.ParsePath(text)
+	if err != nil {
+		panic(err)
+	}
+	return p
+}
+
+func address(text string) query.Address {
+	a, err := query.ParseAddress(text)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
 
 // What is written anew is what was parsed, whatever is asked.
 func TestRoundTrip(t *testing.T) {
@@ -23,8 +40,12 @@ func TestRoundTrip(t *testing.T) {
 		{About: Pods, Node: "n1", Denials: 10, Lines: 100},
 		{About: Pods, Node: "n1.example", Namespace: "team-a", Denials: 10, Lines: 100},
 		{About: Pod, Node: "n1", Namespace: "team-a", Pod: "coder.0", Since: since, Denials: 3, Lines: 100},
-		{About: Log, Node: "n1", Namespace: "team-a", Pod: "coder", Denials: 10, Lines: 0, Follow: true, Since: since, Until: since.Add(1),
-			Containers: []string{"a", "b"}, Kinds: []string{"syscall"}, Classes: []string{"net"}, Verdicts: []string{"denied", "killed"}},
+		{About: Log, Node: "n1", Namespace: "team-a", Pod: "coder", Denials: 10, Lines: 0, Follow: true, Since: since, Chosen: query.Filter{
+			Until: since.Add(1), Containers: []string{"a", "b"}, Profiles: []string{"p,q%"}, Execs: []string{query.NoExec, "0123"},
+			Kinds: []audit.Kind{"syscall"}, Classes: []string{"net"}, Verdicts: []audit.Verdict{"denied", "killed"}, Syscalls: []string{"openat"},
+			Paths: []query.Path{path("/a,b&c=d%2C/**"), path("ü +?")}, Addresses: []query.Address{address("[fd00::/8]:443"), address("unix:/run/**")},
+			Process: query.Process{PID: 41, Seq: 7},
+		}},
 		{About: Log, Node: "n1", Namespace: "team-a", Pod: "coder", Denials: 10, Lines: query.All},
 		{About: Doctor, Node: "n1", Denials: 10, Lines: 100},
 	} {
@@ -69,6 +90,10 @@ func TestParseRefuses(t *testing.T) {
 		{pod + "/log?node=n&verdict=maybe", `"maybe" is none`},
 		{pod + "/log?node=n&container=a,", `"" is none`},
 		{pod + "/log?node=n&since=yesterday", "RFC 3339"},
+		{pod + "/log?node=n&addr=example.org", "must be an address"},
+		{pod + "/log?node=n&path=", "must not be empty"},
+		{pod + "/log?node=n&process=1@", "PID@SEQ"},
+		{pod + "/log?node=n&syscall=a" + strings.Repeat(",a", maxList), "more than"},
 		{pod + "/log?node=n&class=" + strings.Repeat("x", maxQuery), "more than"},
 	} {
 		u, err := url.ParseRequestURI(tt.url)
@@ -123,6 +148,7 @@ func TestRefuseIsPlain(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add(Root+"/namespaces/a/agentpods/p/log", "node=n&follow=true&since=2026-01-31T08:00:00Z")
 	f.Add(Root+"/doctorreports/n", "")
+	f.Add(Root+"/namespaces/a/agentpods/p/log", "node=n&path=%2Fa%252C**&addr=:443&process=4@7&class=a%2Cb")
 	f.Fuzz(func(t *testing.T, path, values string) {
 		q, err := Parse(&url.URL{Path: path, RawQuery: values})
 		if err != nil {

@@ -26,6 +26,9 @@ type Enum struct {
 // NewEnum returns one with a default.
 func NewEnum(value string, words ...string) *Enum { return &Enum{value, words} }
 
+// Words are the words that it can be.
+func (f *Enum) Words() []string { return f.words }
+
 // String implements pflag.Value.
 func (f *Enum) String() string { return f.Value }
 
@@ -66,11 +69,7 @@ func (f *Terms[T]) Set(s string) error {
 
 // Names are the words of a vocabulary.
 func Names(terms []audit.Term) string {
-	words := make([]string, len(terms))
-	for i, t := range terms {
-		words[i] = t.Name
-	}
-	return strings.Join(words, ", ")
+	return strings.Join(words(terms), ", ")
 }
 
 // Time is a time, absolute or ago.
