@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,7 +23,7 @@ const MinBytes = 1 << 20
 
 // Bounds of what is kept: when there is more than the one, the oldest go until there is the other.
 const (
-	maxFiles  = 8192 // of 16 KiB: 128 MiB
+	maxFiles  = 8192 // of 12 KiB: 98 MiB
 	keepFiles = 6144
 )
 
@@ -44,24 +45,46 @@ func KeyOf(path string) (key Key, size int64, err error) {
 }
 
 // Cache is a directory with indexes. Several processes can use one. Its methods are safe for concurrent use.
-type Cache struct{ dir string }
+type Cache struct {
+	dir string
+	mu  sync.Mutex
+	err error // guarded by mu
+}
 
-// Open opens the cache in a directory, which it makes if need be (mode 0700). One that others could write in is refused: an index says
-// what need not be read. Of what is too much it removes the oldest.
+// Open opens the cache in a directory, which need not exist: the first Put makes it (mode 0700). One that others could write in is
+// refused: an index says what need not be read. Of what is too much it removes the oldest.
 func Open(dir string) (*Cache, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	c := &Cache{dir: dir}
+	err := c.check()
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err == nil {
+		err = c.prune(maxFiles, keepFiles)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("index: %w", err)
 	}
+	return c, nil
+}
+
+func (c *Cache) check() error {
 	var st unix.Stat_t
-	if err := unix.Lstat(dir, &st); err != nil {
-		return nil, fmt.Errorf("index: %w", &os.PathError{Op: "lstat", Path: dir, Err: err})
+	if err := unix.Lstat(c.dir, &st); err != nil {
+		return &os.PathError{Op: "lstat", Path: c.dir, Err: err}
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
-		return nil, fmt.Errorf("index: %s: owner %d, mode %#o: it must be a directory of user %d that nobody else writes in",
-			dir, st.Uid, st.Mode&0o7777, os.Geteuid())
+		return fmt.Errorf("%s: owner %d, mode %#o: it must be a directory of user %d that nobody else writes in",
+			c.dir, st.Uid, st.Mode&0o7777, os.Geteuid())
 	}
-	c := &Cache{dir}
-	return c, c.prune(maxFiles, keepFiles)
+	return nil
+}
+
+// Err returns why the first index that could not be kept was not; none is kept after that.
+func (c *Cache) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
 }
 
 // Get returns the index of the file that has the key, or nil if there is none that is whole.
@@ -79,11 +102,28 @@ func (c *Cache) Get(key Key) *Summary {
 	return s
 }
 
-// Put keeps the index of the file that has the key.
-func (c *Cache) Put(key Key, s *Summary) error {
+// Put keeps the index of the file that has the key, if it can: see Err.
+func (c *Cache) Put(key Key, s *Summary) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		if err := c.write(key, s); err != nil {
+			c.err = fmt.Errorf("index: %w", err)
+		}
+	}
+}
+
+func (c *Cache) write(key Key, s *Summary) error {
+	err := os.MkdirAll(c.dir, 0o700)
+	if err == nil {
+		err = c.check()
+	}
+	if err != nil {
+		return err
+	}
 	f, err := os.CreateTemp(c.dir, ".new-*")
 	if err != nil {
-		return fmt.Errorf("index: %w", err)
+		return err
 	}
 	_, err = f.Write(s.encode(key))
 	err = errors.Join(err, f.Close())
@@ -91,7 +131,7 @@ func (c *Cache) Put(key Key, s *Summary) error {
 		err = os.Rename(f.Name(), c.path(key))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("index: %w", err), os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name()))
 	}
 	return nil
 }
@@ -104,7 +144,7 @@ var ours = regexp.MustCompile(`^([0-9a-f]{32}|\.new-[0-9]+)$`)
 func (c *Cache) prune(most, keep int) error {
 	files, err := os.ReadDir(c.dir)
 	if err != nil {
-		return fmt.Errorf("index: %w", err)
+		return err
 	}
 	if len(files) <= most {
 		return nil
@@ -121,7 +161,7 @@ func (c *Cache) prune(most, keep int) error {
 	slices.SortFunc(infos, func(a, b fs.FileInfo) int { return a.ModTime().Compare(b.ModTime()) })
 	for _, info := range infos[:max(0, len(infos)-keep)] {
 		if err := os.Remove(filepath.Join(c.dir, info.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("index: %w", err)
+			return err
 		}
 	}
 	return nil

@@ -119,8 +119,12 @@ func TestCache(t *testing.T) {
 		t.Error("an index of what nobody has read")
 	}
 	s := summary()
-	if err := c.Put(key, s); err != nil {
-		t.Fatal(err)
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("a directory is made for nothing")
+	}
+	c.Put(key, s)
+	if c.Err() != nil {
+		t.Fatal(c.Err())
 	}
 	if got := c.Get(key); got == nil || *got != *s {
 		t.Error("the index is not what was put there")
@@ -164,6 +168,17 @@ func TestCacheIsOurs(t *testing.T) {
 	}
 	if _, err := Open(link); err == nil {
 		t.Error("a link")
+	}
+	late := filepath.Join(t.TempDir(), "late")
+	c, err := Open(late)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(dir, late); err != nil { // before there was anything to keep
+		t.Fatal(err)
+	}
+	if c.Put(Key{1}, summary()); c.Err() == nil || c.Get(Key{1}) != nil {
+		t.Error("an index is kept in somebody else's directory")
 	}
 }
 

@@ -31,13 +31,15 @@ type entry[T any] struct {
 // Begin forgets all processes: the container begins anew, with a first process of this number.
 func (t *Table[T]) Begin(first uint32) { *t = Table[T]{first: first} }
 
-// See takes note of a call of process pid of an exec session, whose parent is ppid, and returns the process's value, which may be
-// changed. fresh tells that the process is a new one: the number was not known, or it is another process's by now, as what is known
-// of its parents shows.
+// See takes note of process pid of an exec session, whose parent is ppid, or 0 if that is not known, and returns the process's value,
+// which may be changed. fresh tells that the process is a new one: the number was not known, or it is another process's by now, as
+// what is known of its parents shows.
 func (t *Table[T]) See(pid, ppid uint32, exec string) (value *T, fresh bool) {
 	e := t.get(pid)
 	if e != nil && e.exec == exec && t.mayBecome(e.parent, ppid) {
-		e.parent = ppid
+		if ppid != 0 {
+			e.parent = ppid
+		}
 		return &e.value, false
 	}
 	e = &entry[T]{parent: ppid, exec: strings.Clone(exec)}
@@ -56,7 +58,7 @@ func (t *Table[T]) Of(pid uint32) *T {
 // mayBecome tells whether a process whose parent was the one can have the other as parent: when the one has ended. Only a process that is
 // known, and that stands neither above the one nor first, cannot.
 func (t *Table[T]) mayBecome(was, is uint32) bool {
-	if was == is || is == t.first || t.get(is) == nil {
+	if was == is || was == 0 || is == 0 || is == t.first || t.get(is) == nil {
 		return true
 	}
 	for range maxSteps {

@@ -23,6 +23,7 @@ func TestSee(t *testing.T) {
 		{"orphan goes to a subreaper above it", 1, []call{{4, 1, "", 1}, {5, 4, "", 2}, {6, 5, "", 3}, {6, 4, "", 3}}},
 		{"another's child has the number now", 1, []call{{4, 1, "", 1}, {5, 1, "", 2}, {6, 5, "", 3}, {6, 4, "", 4}, {6, 4, "", 4}}},
 		{"another session has the number now", 1, []call{{6, 5, "a", 1}, {6, 5, "b", 2}, {6, 5, "b", 2}}},
+		{"parent was not known", 1, []call{{4, 1, "", 1}, {5, 0, "", 2}, {6, 5, "", 3}, {5, 4, "", 2}, {5, 0, "", 2}}},
 		{"parents in a circle", 1, []call{{5, 6, "", 1}, {6, 5, "", 2}, {7, 6, "", 3}, {8, 1, "", 4}, {7, 8, "", 5}}},
 	} {
 		var table Table[int]

@@ -21,11 +21,8 @@ import (
 // Version is that of the schema.
 const Version = "1.8.0"
 
-// text is a string as records have it: exact, and safe to print to a terminal.
-type text string
-
-// MarshalJSON implements json.Marshaler.
-func (t text) MarshalJSON() ([]byte, error) { return audit.AppendString(nil, string(t)), nil }
+// text is a string of a record's.
+type text = record.Text
 
 // Append appends the events of a record, each with a newline.
 func Append(dst []byte, r *record.Record) []byte {

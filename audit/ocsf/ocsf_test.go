@@ -221,9 +221,10 @@ func FuzzAppend(f *testing.F) {
 		if e.Syscall != nil {
 			c := *e.Syscall
 			c.Exe, c.Comm, c.RuleID, c.Errno, c.Class, c.Arch = a, b, a, b, a, b
+			c.Args = nil
 			for _, arg := range e.Syscall.Args {
 				arg.Value = a
-				c.Args = append(c.Args[:0:0], append(c.Args, arg)...)
+				c.Args = append(c.Args, arg)
 			}
 			e.Syscall = &c
 		}

@@ -6,6 +6,8 @@ package output
 
 import (
 	"bufio"
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -75,6 +77,18 @@ func (p *Printer) Print(r *record.Record, line []byte) error {
 
 // Flush hands on what was written so far.
 func (p *Printer) Flush() error { return p.out.Flush() }
+
+// WriteJSON writes a value as one line of JSON.
+func WriteJSON(w io.Writer, value any) error {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(value); err != nil {
+		return err
+	}
+	_, err := w.Write(appendLine(nil, line.Bytes()))
+	return err
+}
 
 // appendLine appends a record's line as it is. What no Metsuke writes, though it is JSON, and a terminal acts on is an escape.
 func appendLine(dst, line []byte) []byte {

@@ -173,9 +173,6 @@ func (s *source) finish() {
 		return
 	}
 	if key, _, err := index.KeyOf(done.path); err == nil && key == done.key {
-		if err := s.reading.options.Index.Put(key, &done.summary); err != nil {
-			s.reading.problem(err)
-			s.reading.options.Index = nil // said once
-		}
+		s.reading.options.Index.Put(key, &done.summary)
 	}
 }

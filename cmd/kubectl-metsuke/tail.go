@@ -14,10 +14,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/output"
 	"metsuke.dev/metsuke/audit/query"
 	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/audit/record"
-	"metsuke.dev/metsuke/audit/timeline"
 	"metsuke.dev/metsuke/cluster/question"
 	"metsuke.dev/metsuke/cluster/reader"
 	"metsuke.dev/metsuke/internal/terminal"
@@ -31,8 +31,9 @@ func newTailCommand(c *cluster) *cobra.Command {
 		Short: "Show the events of pods, in the order of time",
 		Long: `Show the newest events of pods, merged by time, from the streams on their nodes.
 
-Filters that are given more than once, or with several values (a,b), choose what has any of the values; different filters must
-all hold. The timeline is in UTC. A pod that is gone is found with --node. With -o json lines are the records as they are stored.`,
+` + flagvalue.FilterHelp + ` Times are in UTC.
+
+A pod that is gone is found with --node. With -o json lines are the records as they are stored.`,
 		Example: `  kubectl metsuke tail -f -n team-a coder
   kubectl metsuke tail coder --since 10m --verdict denied,killed
   kubectl metsuke tail coder --tail all -o json | jq 'select(.class == "net")'`,
@@ -42,14 +43,10 @@ all hold. The timeline is in UTC. A pod that is gone is found with --node. With 
 	addNodeFlag(cmd, &node)
 	flags.BoolVarP(&q.Follow, "follow", "f", false, "go on with new events, until interrupted")
 	flags.Var(&flagvalue.Lines{N: &q.Lines}, "tail", fmt.Sprintf("show only the last so many events, %d at most, or all (default 100, or all with --since)", question.MaxLines))
-	flags.StringSliceVarP(&q.Containers, "container", "c", nil, "only events of the container of this name")
-	flags.StringSliceVar(&q.Classes, "class", nil, "only system calls of this audit class")
-	flags.Var(&flagvalue.Terms[string]{List: &q.Verdicts, Vocabulary: audit.Verdicts()}, "verdict", "only system calls with this verdict: "+flagvalue.Names(audit.Verdicts()))
-	flags.Var(&flagvalue.Terms[string]{List: &q.Kinds, Vocabulary: audit.Kinds()}, "kind", "only events of this kind: "+flagvalue.Names(audit.Kinds()))
-	flags.Var(&flagvalue.Time{T: &q.Since}, "since", "only events from then on: 10m (ago), 2026-01-31T08:00:00Z")
-	flags.Var(&flagvalue.Time{T: &q.Until}, "until", "only events before then, likewise")
-	output := addOutputFlag(cmd, "timeline", "json")
+	flagvalue.AddFilter(cmd, &q.Chosen, nil)
+	form := addOutputFlag(cmd, output.Forms(output.Timeline)...)
 	cmd.RunE = func(cmd *cobra.Command, names []string) error {
+		q.Since = q.Chosen.Since
 		if !q.Since.IsZero() && !flags.Changed("tail") {
 			q.Lines = query.All
 		}
@@ -71,13 +68,17 @@ all hold. The timeline is in UTC. A pod that is gone is found with --node. With 
 			}
 			questions = append(questions, &one)
 		}
-		return tail(cmd, client, questions, output.Value == "json")
+		printer, err := output.New(form.Value, cmd.OutOrStdout(), terminal.Color(cmd.OutOrStdout()))
+		if err != nil {
+			return err
+		}
+		return tail(cmd, client, questions, printer)
 	}
 	return cmd
 }
 
 // tail prints the streams of pods.
-func tail(cmd *cobra.Command, client *reader.Client, questions []*question.Question, asJSON bool) error {
+func tail(cmd *cobra.Command, client *reader.Client, questions []*question.Question, p *output.Printer) error {
 	ctx, stop := context.WithCancel(cmd.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -91,14 +92,13 @@ func tail(cmd *cobra.Command, client *reader.Client, questions []*question.Quest
 			s.err = s.read(ctx, client)
 		})
 	}
-	p := &printer{out: bufio.NewWriter(cmd.OutOrStdout()), timeline: timeline.Printer{Color: terminal.Color(cmd.OutOrStdout())}, json: asJSON}
 	var err error
 	if questions[0].Follow {
 		err = arriving(sources, p)
 	} else {
 		err = merged(sources, p)
 	}
-	err = errors.Join(err, p.out.Flush())
+	err = errors.Join(err, p.Flush())
 	stop()
 	running.Wait()
 	for _, s := range sources {
@@ -168,26 +168,8 @@ func harmless(line []byte) bool {
 	return true
 }
 
-// printer prints records.
-type printer struct {
-	out      *bufio.Writer
-	timeline timeline.Printer
-	json     bool
-	buf      []byte
-}
-
-func (p *printer) print(e entry) error {
-	if p.json {
-		p.buf = append(append(p.buf[:0], e.line...), '\n')
-	} else {
-		p.buf = p.timeline.Append(p.buf[:0], e.record)
-	}
-	_, err := p.out.Write(p.buf)
-	return err
-}
-
 // merged prints records by their time.
-func merged(sources []*source, p *printer) error {
+func merged(sources []*source, p *output.Printer) error {
 	heads := make([]*entry, len(sources))
 	next := func(i int) {
 		heads[i] = nil
@@ -208,7 +190,7 @@ func merged(sources []*source, p *printer) error {
 		if first < 0 {
 			return nil
 		}
-		if err := p.print(*heads[first]); err != nil {
+		if err := p.Print(heads[first].record, heads[first].line); err != nil {
 			return err
 		}
 		next(first)
@@ -216,7 +198,7 @@ func merged(sources []*source, p *printer) error {
 }
 
 // arriving prints records as they come.
-func arriving(sources []*source, p *printer) error {
+func arriving(sources []*source, p *output.Printer) error {
 	all := make(chan entry)
 	var running sync.WaitGroup
 	for _, s := range sources {
@@ -233,8 +215,8 @@ func arriving(sources []*source, p *printer) error {
 	var err error
 	for e := range all {
 		if err == nil {
-			if err = p.print(e); err == nil {
-				err = p.out.Flush()
+			if err = p.Print(e.record, e.line); err == nil {
+				err = p.Flush()
 			}
 		}
 	}

@@ -31,7 +31,7 @@ func newAuditCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().String("dir", defaultAuditDir, "directory of the streams")
-	cmd.AddCommand(newAuditTailCommand(), newAuditListCommand())
+	cmd.AddCommand(newAuditTailCommand(), newAuditQueryCommand(), newAuditStatsCommand(), newAuditTreeCommand(), newAuditListCommand())
 	return cmd
 }
 
