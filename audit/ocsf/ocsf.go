@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ocsf writes records as events of the Open Cybersecurity Schema Framework (https://schema.ocsf.io), with its profiles container,
-// host and security_control. Mapping says which record becomes which class of event; docs/ocsf.md has it as a table.
+// host, linux_users and security_control. Mapping says which record becomes which class of event; docs/ocsf.md has it as a table.
 //
 // Each record becomes one event of what happened. A call that was denied or killed becomes a second one, a detection finding, which
 // names the first. What OCSF has no attribute for stands under "unmapped", so that nothing is left out.
@@ -58,7 +58,7 @@ func begin(r *record.Record, c Class, a Activity) *event {
 		Time: r.Event.Time.UnixMilli(), Message: text(timeline.Body(nil, &r.Event)),
 		Metadata: metadata{
 			Version: Version, Product: product{Name: "Metsuke", VendorName: "Metsuke"},
-			Profiles: []string{"container", "host", "security_control"},
+			Profiles: []string{"container", "host", "linux/linux_users", "security_control"},
 			UID:      text(uidOf(r)), Sequence: r.Seq, EventCode: text(r.Event.Kind),
 			LogName: text(id.Namespace + "/" + id.Pod + "/" + id.Container), OriginalTime: r.Event.Time.UTC().Format("2006-01-02T15:04:05.000000000Z"),
 		},

@@ -141,7 +141,7 @@ func TestSchema(t *testing.T) {
 			for line := range bytes.Lines(Append(nil, r)) {
 				n++
 				for _, problem := range s.check(decodeEvent(t, line)) {
-					t.Errorf("record %d: %s\n%s", i+1, problem, line)
+					t.Errorf("record %d: %s\n%.2000s", i+1, problem, line)
 				}
 			}
 			if two := e.Syscall != nil && e.Syscall.Verdict != audit.VerdictAllowed; n != 1 && !two || n != 2 && two {
@@ -240,7 +240,7 @@ func FuzzAppend(f *testing.F) {
 				}
 			}
 			for _, problem := range s.check(decodeEvent(t, line)) {
-				t.Errorf("%s\n%s", problem, line)
+				t.Errorf("%s\n%.2000s", problem, line)
 			}
 		}
 	})

@@ -57,7 +57,7 @@ func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entr
 	if o.Borrow && o.Last >= 0 {
 		return errors.New("query: the last records cannot be kept of those that are borrowed")
 	}
-	r := &reading{root: root, filter: f, options: o, sources: map[string]*source{}}
+	r := &reading{ctx: ctx, root: root, filter: f, options: o, sources: map[string]*source{}}
 	defer r.close()
 	if err := r.scan(o.Last); err != nil {
 		return err
@@ -117,6 +117,7 @@ func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entr
 
 // reading is the state of one Read.
 type reading struct {
+	ctx     context.Context
 	root    string
 	filter  *Filter
 	options Options
@@ -195,7 +196,7 @@ func (r *reading) drain(ctx context.Context, emit func(Entry) error) error {
 			heap.Pop(&heads)
 		}
 	}
-	return nil
+	return ctx.Err()
 }
 
 // byTime is a heap of sources by the time of their heads; equal times go by path, so that the order is

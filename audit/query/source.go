@@ -44,9 +44,12 @@ func newSource(r *reading, s stream.Stream, reader *stream.Reader) *source {
 	return src
 }
 
-// next reads on to the next record that the filter chooses; false at the stream's present end.
+// next reads on to the next record that the filter chooses; false at the stream's present end, or when the context has ended.
 func (s *source) next() bool {
-	for {
+	for n := 0; ; n++ {
+		if n%1024 == 1023 && s.reading.ctx.Err() != nil {
+			return false
+		}
 		line, err := s.reader.Next()
 		var damage *stream.DamageError
 		switch {
