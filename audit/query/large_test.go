@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/index"
 	"metsuke.dev/metsuke/audit/stream"
@@ -112,6 +114,16 @@ func mustPath(t testing.TB, text string) Path {
 	return p
 }
 
+// processorTime is what this process took of the processors' time.
+func processorTime(t testing.TB) time.Duration {
+	t.Helper()
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 func BenchmarkRead(b *testing.B) {
 	root, bytes := large(b, 16)
 	cache, err := index.Open(b.TempDir())
@@ -133,9 +145,11 @@ func BenchmarkRead(b *testing.B) {
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			b.SetBytes(bytes)
+			before := processorTime(b)
 			for b.Loop() {
 				count(b, root, &bench.filter, bench.options)
 			}
+			b.ReportMetric(float64(bytes)*float64(b.N)/1e6/(processorTime(b)-before).Seconds(), "MB/cpu-s") // also on a machine that is busy
 		})
 	}
 }

@@ -3,7 +3,6 @@
 package query
 
 import (
-	"bytes"
 	"container/heap"
 	"context"
 	"errors"
@@ -45,7 +44,7 @@ type Options struct {
 // Entry is one record that was chosen.
 type Entry struct {
 	*record.Record
-	Line   []byte // as the stream has it, with its newline; valid until emit returns
+	Line   []byte // as the stream has it, with its newline; like the record, valid until emit returns with Borrow
 	Stream stream.Stream
 }
 
@@ -71,7 +70,6 @@ func Read(ctx context.Context, root string, f *Filter, o Options, emit func(Entr
 			if o.Last == 0 {
 				return nil
 			}
-			e.Line = bytes.Clone(e.Line)
 			kept = append(kept, e)
 			bytesKept += len(e.Line)
 			for len(kept) > o.Last || o.LastBytes > 0 && bytesKept > o.LastBytes {

@@ -3,6 +3,7 @@
 package query
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -77,9 +78,19 @@ func (s *source) next() bool {
 			s.damaged(fmt.Errorf("%s: %w", s.reader.Segment().Path, err))
 			continue
 		}
-		if s.take(r) {
-			return s.choose(r, line)
+		if !s.take(r) {
+			continue
 		}
+		if !s.reading.options.Borrow {
+			line = bytes.Clone(line)
+			r, err = new(record.Decoder).Decode(line) // its own, so what it refers to stays
+			if err != nil {
+				s.damaged(fmt.Errorf("%s: %w", s.reader.Segment().Path, err))
+				continue
+			}
+		}
+		s.head = Entry{Record: r, Line: line, Stream: s.stream}
+		return true
 	}
 }
 
@@ -102,20 +113,6 @@ func (s *source) take(r *record.Record) bool {
 		return false
 	}
 	return s.reading.filter.Match(r)
-}
-
-// choose makes a record the head.
-func (s *source) choose(r *record.Record, line []byte) bool {
-	if !s.reading.options.Borrow {
-		own, err := record.Parse(line)
-		if err != nil { // which the decoder took
-			s.damaged(fmt.Errorf("%s: %w", s.reader.Segment().Path, err))
-			return s.next()
-		}
-		r = own
-	}
-	s.head = Entry{Record: r, Line: line, Stream: s.stream}
-	return true
 }
 
 // enter is called with the first line of each segment. It returns false if that line is passed over, because the reader was sent to a
