@@ -98,7 +98,7 @@ func (e *event) endpoints(r *record.Record, direction int, name string) (own, na
 	e.ConnectionInfo = &connectionInfo{DirectionID: direction, Direction: name}
 	for i := range r.Event.Syscall.Args {
 		a := &r.Event.Syscall.Args[i]
-		if !a.IsAddress() {
+		if !a.IsAddress() || a.Value == "" {
 			continue
 		}
 		at, err := netip.ParseAddrPort(a.Value)
