@@ -169,8 +169,10 @@ func TestDifference(t *testing.T) {
 				var got []string
 				o.Problem = func(err error) { t.Error(err) }
 				if err := Read(context.Background(), root, &f, o, func(e Entry) error {
-					if r, err := record.Parse(e.Line); err != nil || cmp.Diff(r, e.Record) != "" {
-						t.Errorf("%v: the record of %q is %+v", err, e.Line, e.Record)
+					if e.Seq%16 == 0 { // FuzzDecoder says the same of all
+						if r, err := record.Parse(e.Line); err != nil || cmp.Diff(r, e.Record) != "" {
+							t.Errorf("%v: the record of %q is %+v", err, e.Line, e.Record)
+						}
 					}
 					got = append(got, string(e.Line))
 					return nil
