@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ledger keeps a node's ledger: a journal beside the streams that tells of each writer that opened or closed one. It finds a
+// stream whose whole directory is gone. All shims of a node append to it, one short line at a time.
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/audit/journal"
+	"metsuke.dev/metsuke/audit/signature"
+)
+
+// Name is the ledger's in the root of the streams, and Context what its lines are signed for.
+const (
+	Name    = "ledger"
+	Context = "metsuke ledger 1"
+)
+
+// Kind says what a line tells.
+type Kind string
+
+// The kinds of lines. Removed is for retention: this version reads it, and writes none.
+const (
+	Begin   Kind = "begin"   // a writer has opened the stream
+	End     Kind = "end"     // it has closed it
+	Removed Kind = "removed" // the whole stream was removed on purpose
+)
+
+// Entry is a line of the ledger.
+type Entry struct {
+	journal.Place
+	Kind   Kind   `json:"kind"`
+	ID     string `json:"id"`     // of the stream, as in its manifest
+	Stream string `json:"stream"` // its directory below the root
+	// Manifest is the number of the manifest's line that says the same, and Hash the SHA-256 of that line.
+	Manifest uint64 `json:"manifest"`
+	Hash     string `json:"hash"`
+	Seq      uint64 `json:"seq"`   // of the last record
+	Chain    string `json:"chain"` // that record's
+	Ended    bool   `json:"ended"` // with kind end: that record is of kind end
+}
+
+// Append adds a line to the ledger in root, and returns its number. It reads the last line only, and waits for other processes up to
+// patience. It does not sync.
+func Append(root string, key *signature.Key, e *Entry, patience time.Duration) (line uint64, err error) {
+	path := filepath.Join(root, Name)
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return 0, fmt.Errorf("ledger: %w", err)
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return 0, errors.Join(fmt.Errorf("ledger %s: not a regular file", path), err)
+	}
+	if err := lock(file, patience); err != nil {
+		return 0, err
+	}
+	// A child that was forked and has not exec'ed yet has the lock as well; so it is not left to close(2).
+	defer func() { err = errors.Join(err, unix.Flock(int(file.Fd()), unix.LOCK_UN)) }()
+	j, err := journal.Open(file, Context)
+	if err != nil {
+		return 0, fmt.Errorf("ledger: %w", err)
+	}
+	if err := j.Append(key, e); err != nil {
+		return 0, fmt.Errorf("ledger: %w", err)
+	}
+	return j.Line(), nil
+}
+
+// Sync brings the ledger in root to the disk.
+func Sync(root string) error {
+	file, err := os.OpenFile(filepath.Join(root, Name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	return errors.Join(file.Sync(), file.Close())
+}
+
+func lock(file *os.File, patience time.Duration) error {
+	const interval = time.Millisecond
+	for deadline := time.Now().Add(patience); ; time.Sleep(interval) {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, unix.EINTR):
+		case !errors.Is(err, unix.EWOULDBLOCK):
+			return &os.PathError{Op: "flock", Path: file.Name(), Err: err}
+		case time.Now().After(deadline):
+			return fmt.Errorf("ledger %s: another process has kept it for %s", file.Name(), patience)
+		}
+	}
+}
