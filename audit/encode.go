@@ -74,6 +74,8 @@ func (e *Event) appendRest(dst []byte) []byte {
 		dst = e.Loss.appendJSON(dst)
 	case e.Exit != nil:
 		dst = e.Exit.appendJSON(dst)
+	case e.End != nil:
+		dst = e.End.appendJSON(dst)
 	}
 	return append(dst, '}')
 }
@@ -222,6 +224,15 @@ func (x *Exit) appendJSON(dst []byte) []byte {
 	dst = appendUint(dst, `,"status":`, uint64(x.Status))
 	dst = appendOptional(dst, `,"signal":`, x.Signal)
 	return appendOptional(dst, `,"cause":`, x.Cause)
+}
+
+func (x *End) appendJSON(dst []byte) []byte {
+	dst = appendUint(dst, `,"records":`, x.Records)
+	dst = appendUint(dst, `,"bytes":`, x.Bytes)
+	dst = appendUint(dst, `,"calls":`, x.Calls)
+	dst = appendUint(dst, `,"denied":`, x.Denied)
+	dst = appendUint(dst, `,"losses":`, x.Losses)
+	return appendUint(dst, `,"missing":`, x.Missing)
 }
 
 func appendInForce(dst []byte, mode, filters int) []byte {

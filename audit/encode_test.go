@@ -69,6 +69,9 @@ func full() []audit.Event {
 			Reason: audit.LossShim, Count: 12, Bytes: 100, OnLoss: "kill", Detail: "killed",
 		}},
 		{Time: moment, Kind: audit.KindExit, Exit: &audit.Exit{Status: 137, Signal: "SIGKILL", Cause: audit.CauseOOM}},
+		{Time: moment, Kind: audit.KindEnd, End: &audit.End{
+			Records: 7, Bytes: 4096, Calls: 37, Denied: 36, Losses: 1, Missing: 12,
+		}},
 	}
 }
 
@@ -83,6 +86,7 @@ func sparse() []audit.Event {
 		{Kind: audit.KindOOM, OOM: &audit.OOM{}},
 		{Kind: audit.KindLoss, Loss: &audit.Loss{}},
 		{Kind: audit.KindExit, Exit: &audit.Exit{}},
+		{Kind: audit.KindEnd, End: &audit.End{}},
 	}
 }
 
@@ -294,7 +298,7 @@ func TestValidate(t *testing.T) {
 		e    audit.Event
 	}{
 		{"no kind", audit.Event{Syscall: syscall}},
-		{"unknown kind", audit.Event{Kind: "end", Syscall: syscall}},
+		{"unknown kind", audit.Event{Kind: "over", Syscall: syscall}},
 		{"no payload", audit.Event{Kind: audit.KindSyscall}},
 		{"another payload", audit.Event{Kind: audit.KindSyscall, Exit: exit}},
 		{"two payloads", audit.Event{Kind: audit.KindSyscall, Syscall: syscall, Exit: exit}},

@@ -55,6 +55,7 @@ type Event struct {
 	OOM       *OOM       // KindOOM
 	Loss      *Loss      // KindLoss
 	Exit      *Exit      // KindExit
+	End       *End       // KindEnd
 }
 
 // Syscall is a system call that was audited, denied or killed. PID, TID, PPID, UID and GID are as the
@@ -189,6 +190,16 @@ type Exit struct {
 	Cause  string // one of ExitCauses; empty: its own doing
 }
 
+// End is what an instance of a container leaves when it is deleted: totals of its records, this one not counted.
+type End struct {
+	Records uint64
+	Bytes   uint64 // of these records
+	Calls   uint64 // system calls that they tell of; a folded record tells of many
+	Denied  uint64 // of these calls, those that were denied or killed
+	Losses  uint64 // records of kind loss
+	Missing uint64 // events that these say are missing, as far as they know
+}
+
 // InvalidError is what Validate returns. It means a mistake in the program that made the event, never
 // something that a workload can bring about.
 type InvalidError struct {
@@ -222,13 +233,15 @@ func (e *Event) Validate() error {
 		own = e.Loss != nil
 	case KindExit:
 		own = e.Exit != nil
+	case KindEnd:
+		own = e.End != nil
 	default:
 		return &InvalidError{e.Kind, "not a known kind"}
 	}
 	payloads := 0
 	for _, set := range [...]bool{
 		e.Receipt != nil, e.Timing != nil, e.Syscall != nil, e.ExecStart != nil, e.Limit != nil, e.OOM != nil,
-		e.Loss != nil, e.Exit != nil,
+		e.Loss != nil, e.Exit != nil, e.End != nil,
 	} {
 		if set {
 			payloads++

@@ -128,6 +128,15 @@ func Fields(k Kind) []Field {
 			{"signal", "string", true, "The signal that ended it, such as `SIGKILL`."},
 			{"cause", "string", true, "Why, if it was not the process's own doing; see *Causes of an exit*."},
 		}
+	case KindEnd:
+		return []Field{
+			{"records", "integer", false, "Records of this instance, this one not counted."},
+			{"bytes", "integer", false, "Bytes of these records."},
+			{"calls", "integer", false, "System calls that they tell of; a folded record tells of many."},
+			{"denied", "integer", false, "Of these calls, those that were denied or killed."},
+			{"losses", "integer", false, "Records of kind `loss`."},
+			{"missing", "integer", false, "Events that are missing according to them, as far as they know."},
+		}
 	}
 	return nil
 }

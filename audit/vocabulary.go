@@ -15,6 +15,7 @@ const (
 	KindOOM     Kind = "oom"
 	KindLoss    Kind = "loss"
 	KindExit    Kind = "exit"
+	KindEnd     Kind = "end"
 )
 
 // Verdict is what became of an audited call.
@@ -42,6 +43,7 @@ const (
 	LossShim       = "shim-died"
 	LossStream     = "stream-failed"
 	LossTorn       = "torn-record"
+	LossSigned     = "signed-missing"
 )
 
 // Causes of an exit that was not the process's own doing, described by ExitCauses.
@@ -66,6 +68,7 @@ func Kinds() []Term {
 		{string(KindOOM), "The kernel killed a process of the container for want of memory."},
 		{string(KindLoss), "Events are missing here, or may be; `reason` and `count` say what is known."},
 		{string(KindExit), "The container's first process ended; with `exec` set, the exec session's did."},
+		{string(KindEnd), "The container was deleted: totals of this instance. Last record of an instance whose shim lived to its end; another one may go on behind it."},
 	}
 }
 
@@ -93,6 +96,7 @@ func LossReasons() []Term {
 		{LossShim, "The shim ended (it was killed, or the node went down) and containerd cleaned up after it. `count` as for `supervisor-died`."},
 		{LossStream, "The stream could not be written for longer than the profile's `stallTimeout`; or denials of a flood were counted, and the container, its guest or its supervisor ended before their record. `count`: events that are not in the stream because of it."},
 		{LossTorn, "A crash left an incomplete record at the end; `bytes` were cut. Its call had not been answered."},
+		{LossSigned, "`count` records are not there although the stream was signed beyond them: a power failure took them, or somebody did. `metsuke audit verify` says which."},
 	}
 }
 

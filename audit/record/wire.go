@@ -34,6 +34,7 @@ type wire struct {
 	NoNewPrivs  bool      `json:"noNewPrivs"`
 	OnLoss      string    `json:"onLoss"`
 	Count       uint64    `json:"count"`
+	Bytes       uint64    `json:"bytes"`
 	Until       time.Time `json:"until"`
 	Placement   string    `json:"placement"`
 	Delegate    string    `json:"delegate"`
@@ -81,11 +82,17 @@ type wire struct {
 	// oom, loss, exit
 	MemoryLimit uint64 `json:"memoryLimit"`
 	Reason      string `json:"reason"`
-	Bytes       uint64 `json:"bytes"`
 	Detail      string `json:"detail"`
 	Status      uint32 `json:"status"`
 	Signal      string `json:"signal"`
 	Cause       string `json:"cause"`
+
+	// end
+	Records uint64 `json:"records"`
+	Calls   uint64 `json:"calls"`
+	Denied  uint64 `json:"denied"`
+	Losses  uint64 `json:"losses"`
+	Missing uint64 `json:"missing"`
 }
 
 type wireArg struct {
@@ -165,6 +172,10 @@ func (w *wire) payload(e *audit.Event, u *unquoter) {
 		}
 	case audit.KindExit:
 		e.Exit = &audit.Exit{Status: w.Status, Signal: u.text(w.Signal), Cause: u.text(w.Cause)}
+	case audit.KindEnd:
+		e.End = &audit.End{
+			Records: w.Records, Bytes: w.Bytes, Calls: w.Calls, Denied: w.Denied, Losses: w.Losses, Missing: w.Missing,
+		}
 	}
 }
 

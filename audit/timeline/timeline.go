@@ -110,6 +110,8 @@ func appendBody(dst []byte, e *audit.Event) []byte {
 		return appendLoss(dst, e.Loss)
 	case e.Exit != nil:
 		return appendExit(dst, e.Exit)
+	case e.End != nil:
+		return appendEnd(dst, e.End)
 	}
 	return dst
 }
@@ -241,6 +243,17 @@ func appendExit(dst []byte, x *audit.Exit) []byte {
 	}
 	if x.Cause != "" {
 		dst = append(appendBare(append(dst, " ("...), x.Cause), ')')
+	}
+	return dst
+}
+
+func appendEnd(dst []byte, x *audit.End) []byte {
+	dst = strconv.AppendUint(dst, x.Records, 10)
+	dst = strconv.AppendUint(append(dst, " records, calls: "...), x.Calls, 10)
+	dst = strconv.AppendUint(append(dst, ", denied: "...), x.Denied, 10)
+	if x.Losses > 0 {
+		dst = strconv.AppendUint(append(dst, ", losses: "...), x.Losses, 10)
+		dst = strconv.AppendUint(append(dst, ", events missing: "...), x.Missing, 10)
 	}
 	return dst
 }

@@ -68,6 +68,8 @@ func records() []*record.Record {
 		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: audit.LossStream, Count: 3, OnLoss: "kill", Detail: "no space left on device"}},
 		{Kind: audit.KindExit, Exec: "probe", Exit: &audit.Exit{Status: 0}},
 		{Kind: audit.KindExit, Exit: &audit.Exit{Status: 137, Signal: "SIGKILL", Cause: audit.CauseOOM}},
+		{Kind: audit.KindEnd, End: &audit.End{Records: 17, Bytes: 9000, Calls: 12345, Denied: 12340}},
+		{Kind: audit.KindEnd, End: &audit.End{Records: 2, Losses: 1, Missing: 7}},
 		{Kind: "newer"},
 		{Kind: audit.KindSyscall, Time: noon.Add(13 * time.Hour), Syscall: syscall("unlink\x1b[2J", audit.VerdictAllowed,
 			peeked("pathname", "/tmp/\x1b]0;owned\a\r\n12:00:00.000 x \u202egnp.exe \xff \"quoted\\"), peeked("argv", "'\x1b[31m'"))},
