@@ -67,6 +67,7 @@ test: build test-unit test-integration test-kata ## run every test: unit, fuzz c
 test-unit: install-deps ## run the tests that need no containerd, with the race detector and the fuzz corpora
 	go vet ./...
 	GORACE=atexit_sleep_ms=0 go test -race ./...
+	go test -run '^TestEvery(Bit|Length)$$' ./audit/verify # all of them, which takes too long with the race detector
 
 .PHONY: test-integration
 test-integration: build ## run the tests against libseccomp and runc, and end to end on containerd 2.4 and 1.7, in both placements

@@ -10,6 +10,9 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"time"
+
+	"metsuke.dev/metsuke/audit"
 )
 
 // The chain: a record's last field is
@@ -76,6 +79,67 @@ func whole(line []byte) (seq uint64, chain []byte, ok bool) {
 	return seq, chain, err == nil && seq > 0 && seq < 1<<63 // so that there is always a next one
 }
 
+// endKey is what only a record of kind end has: inside a string the quotes would be escaped.
+var endKey = []byte(`,"kind":"` + audit.KindEnd + `"`)
+
+func isEnd(line []byte) bool { return bytes.Contains(line, endKey) }
+
+// stamp returns number and time of a record, from its beginning alone.
+func stamp(line []byte) (seq uint64, at time.Time, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte(lineHead))
+	if !ok || len(rest) < timeLen {
+		return 0, time.Time{}, false
+	}
+	at, err := time.Parse(time.RFC3339Nano, string(rest[:timeLen]))
+	if err != nil {
+		return 0, time.Time{}, false
+	}
+	rest, ok = bytes.CutPrefix(rest[timeLen:], []byte(seqKey))
+	digits, _, found := bytes.Cut(rest, []byte(","))
+	if !ok || !found {
+		return 0, time.Time{}, false
+	}
+	seq, err = strconv.ParseUint(string(digits), 10, 64)
+	return seq, at, err == nil
+}
+
+// Link is what a record is in the chain; the zero value is what the first record follows.
+type Link struct {
+	Seq   uint64
+	Chain string // 64 hex digits
+}
+
+// What Follow finds wrong with a line.
+var (
+	ErrNoRecord = errors.New("not a whole record")
+	ErrNumber   = errors.New("out of number")
+	ErrChain    = errors.New("the chain is broken: the record, or one before it, was changed")
+)
+
+// Follow returns the link of a line with its newline, which should follow the given one. The error is one of ErrNoRecord, ErrNumber and
+// ErrChain; with the last two the link is what the line claims.
+func (l Link) Follow(line []byte) (Link, error) {
+	seq, chain, ok := whole(line)
+	if !ok {
+		return Link{}, ErrNoRecord
+	}
+	next := Link{seq, string(chain)}
+	body, _, _ := splitChain(line)
+	if l == (Link{}) {
+		l.Chain = chainZero
+	}
+	hash := sha256.New()
+	hash.Write([]byte(l.Chain))
+	hash.Write(body)
+	switch {
+	case seq != l.Seq+1:
+		return next, ErrNumber
+	case hex.EncodeToString(hash.Sum(nil)) != next.Chain:
+		return next, ErrChain
+	}
+	return next, nil
+}
+
 // CheckChain reads the whole stream in dir and returns its number of records. The error says where the
 // first record stands that is out of number, or whose chain does not follow from what is before it. It
 // cannot tell whether records are missing at the end.
@@ -85,28 +149,19 @@ func CheckChain(dir string) (records uint64, err error) {
 		return 0, err
 	}
 	defer r.Close()
-	previous := []byte(chainZero)
+	var link Link
 	for {
 		line, err := r.Next()
 		if errors.Is(err, io.EOF) {
-			return records, nil
+			return link.Seq, nil
 		}
 		if err != nil {
-			return records, err
+			return link.Seq, err
 		}
-		seq, chain, ok := whole(line)
-		if !ok {
-			return records, fmt.Errorf("%s: after record %d: not a whole record", r.Segment().Path, records)
+		next, err := link.Follow(line)
+		if err != nil {
+			return link.Seq, fmt.Errorf("%s: after record %d: record %d: %w", r.Segment().Path, link.Seq, next.Seq, err)
 		}
-		if seq != records+1 {
-			return records, fmt.Errorf("%s: record %d follows record %d", r.Segment().Path, seq, records)
-		}
-		body, _, _ := splitChain(line)
-		sum := sha256.Sum256(append(previous[:chainLen:chainLen], body...))
-		if hex.EncodeToString(sum[:]) != string(chain) {
-			return records, fmt.Errorf("%s: record %d: the chain is broken: it, or one before it, was changed",
-				r.Segment().Path, seq)
-		}
-		records, previous = seq, bytes.Clone(chain)
+		link = next
 	}
 }

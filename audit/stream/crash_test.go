@@ -21,8 +21,8 @@ func errorText(args ...any) string { return fmt.Sprintln(args...) }
 
 // childWriter appends until it is killed, and says on stdout how much was acknowledged. It folds 3 and
 // settles 2 with each record.
-func childWriter(root string) {
-	w, err := OpenWriter(Dir(root, testID), testID, Options{SegmentBytes: 8000})
+func childWriter(root string, o Options) {
+	w, err := OpenWriter(Dir(root, testID), testID, o)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/signature"
 )
 
 // TestMain lets the tests run this program again as a child that plays a part.
@@ -26,9 +27,21 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	case "full-disk":
-		childFullDisk(os.Args[1])
+		childFullDisk(os.Args[1], Options{SegmentBytes: 10_000})
+	case "full-disk-signed":
+		key, err := signature.New()
+		if err != nil {
+			os.Exit(1)
+		}
+		childFullDisk(os.Args[1], Options{SegmentBytes: 10_000, Key: key})
 	case "writer":
-		childWriter(os.Args[1])
+		childWriter(os.Args[1], Options{SegmentBytes: 8000})
+	case "signed":
+		key, err := signature.Load(os.Args[2])
+		if err != nil {
+			os.Exit(1)
+		}
+		childWriter(os.Args[1], Options{SegmentBytes: 8000, Key: key})
 	}
 }
 
@@ -199,15 +212,17 @@ func TestFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: it mounts a small file system in a mount namespace of its own")
 	}
-	cmd := exec.Command(os.Args[0], t.TempDir())
-	cmd.Env = append(os.Environ(), childEnv+"=full-disk")
-	cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v: %s", err, out)
+	for _, child := range []string{"full-disk", "full-disk-signed"} {
+		cmd := exec.Command(os.Args[0], t.TempDir())
+		cmd.Env = append(os.Environ(), childEnv+"="+child)
+		cmd.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", child, err, out)
+		}
 	}
 }
 
-func childFullDisk(root string) {
+func childFullDisk(root string, o Options) {
 	fail := func(args ...any) { _, _ = io.WriteString(os.Stderr, errorText(args...)); os.Exit(1) }
 	if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 		unix.Mount("tmpfs", root, "tmpfs", 0, "size=64k")); err != nil {
@@ -218,7 +233,7 @@ func childFullDisk(root string) {
 		fail(err)
 	}
 	dir := Dir(root, testID)
-	w, err := OpenWriter(dir, testID, Options{SegmentBytes: 10_000})
+	w, err := OpenWriter(dir, testID, o)
 	if err != nil {
 		fail(err)
 	}

@@ -102,3 +102,12 @@ func (f *folded) end(written bool) {
 	f.settling, f.seq = 0, 0
 	_ = f.store()
 }
+
+// close lets go of the file. Its error is that of a counter that could not be written before.
+func (f *folded) close() error {
+	var err error
+	if f.stale {
+		err = f.store()
+	}
+	return errors.Join(err, f.file.Close())
+}

@@ -3,7 +3,6 @@
 package stream
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"slices"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/journal"
 )
 
 // ErrDamaged is wrapped by OpenWriter's error for a stream whose end cannot be found. It needs a person:
@@ -23,6 +23,8 @@ var ErrDamaged = errors.New("the audit stream is damaged")
 type Recovered struct {
 	Bytes  uint64 // cut from the end, because they were no whole record
 	Folded uint64 // denials that were folded (Fold) and are in no record; settle them with AppendFolded
+	// Missing is how many records had been signed for and are not there: a power failure took them, or somebody did.
+	Missing uint64
 }
 
 // IsZero tells whether there is nothing to report.
@@ -35,6 +37,7 @@ type tail struct {
 	size    int64
 	seq     uint64
 	chain   string
+	end     bool // the last record is of kind end
 	cut     uint64
 }
 
@@ -93,7 +96,7 @@ func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
 		return false, fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	if seq, chain, ok := whole(line); ok {
-		t.seq, t.chain, found = seq, string(chain), true
+		t.seq, t.chain, t.end, found = seq, string(chain), isEnd(line), true
 	}
 	if !last {
 		return found, nil
@@ -112,10 +115,10 @@ func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
 func lastRecord(r io.ReaderAt, size int64) (line []byte, end int64, err error) {
 	end = size
 	for range maxSkips {
-		if end, err = lineStart(r, end); err != nil || end == 0 { // behind the last newline
+		if end, err = journal.LineStart(r, end); err != nil || end == 0 { // behind the last newline
 			return nil, 0, err
 		}
-		start, err := lineStart(r, end-1)
+		start, err := journal.LineStart(r, end-1)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -167,20 +170,4 @@ func lastOf(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return line, nil
-}
-
-// lineStart returns the offset behind the last newline before end, or 0.
-func lineStart(r io.ReaderAt, end int64) (int64, error) {
-	buf := make([]byte, min(end, 4096))
-	for end > 0 {
-		n := min(end, int64(len(buf)))
-		if _, err := r.ReadAt(buf[:n], end-n); err != nil {
-			return 0, err
-		}
-		if i := bytes.LastIndexByte(buf[:n], '\n'); i >= 0 {
-			return end - n + int64(i) + 1, nil
-		}
-		end -= n
-	}
-	return 0, nil
 }

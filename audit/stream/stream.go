@@ -5,6 +5,8 @@
 //
 //	<root>/<namespace>_<pod>_<uid>/<container>/00000001.ndjson   segments, mode 0600
 //	                                          /folded            counters of what is not a record yet
+//	                                          /manifest, /head   what is signed of it (package manifest), with a key
+//	<root>/ledger                                                 which streams there are (package ledger), with a key
 //
 // One Writer at a time has a stream; it holds a lock on the container's directory. A restarted container,
 // a restarted shim and the clean-up after a killed one continue the same stream.
@@ -16,6 +18,11 @@
 // OpenWriter cuts and reports. Records are not synced to the disk one by one: that would cost the audited
 // call a disk's latency. A segment is synced when it is complete and when its Writer closes. A power
 // failure can therefore lose the newest records, as the kernel's write-back has it (30 s at most by default).
+//
+// # What is signed
+//
+// With a key, a Writer signs each second how far its stream is, and what it hands over to the next one. A record that is not a second
+// old may have no signature over it yet. Package verify finds what was done to a stream since.
 package stream
 
 import (

@@ -5,14 +5,16 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/manifest"
+	"metsuke.dev/metsuke/audit/signature"
 )
 
 const (
@@ -37,19 +39,28 @@ type Options struct {
 	// Appended is told of each record that was written, in their order, before Append returns. It must not block, nor
 	// keep the event's strings. nil: nobody is.
 	Appended func(*audit.Event, Position)
+
+	// Key signs the stream: its manifest, its head, and what the ledger in the streams' root is told of it. nil: it is not signed.
+	Key *signature.Key
+	// Problem is told, from another goroutine, when an open stream cannot be signed, once for each time that this begins. nil: nobody is.
+	Problem func(error)
+
+	step func(string) // tests look at the files after each step of signing
 }
 
 // Writer appends to one stream. All methods are safe for concurrent use. A Writer holds three file
-// descriptors, all close-on-exec, and a buffer of one record.
+// descriptors, five with a key, all close-on-exec, and a buffer of one record.
 type Writer struct {
 	enc       *audit.Encoder
 	dir       *os.File // locked
 	limit     int64
 	appended  func(*audit.Event, Position) // may be nil
 	recovered Recovered
+	notary    *notary                             // nil: the stream is not signed
 	write     func(*os.File, []byte) (int, error) // (*os.File).Write; tests inject faults
 	truncate  func(*os.File, int64) error
 	space     func() (free, total uint64, err error) // of the file system, in bytes
+	step      func(string)                           // tests look at the files after each step
 
 	mu      sync.Mutex
 	segment *os.File // guarded by mu, as all below
@@ -59,43 +70,13 @@ type Writer struct {
 	seq     uint64 // of the last record
 	line    []byte // chain of the last record, then room for the next one
 	folded  *folded
+	end     bool   // the last record is of kind end
+	signed  bool   // no record came since the notary looked
+	bytes   uint64 // of the records that this Writer has written
 	closed  bool
-	full    []*os.File // complete segments that are to be synced; a goroutine runs while there are any
+	full    []complete // segments that are to be synced; a goroutine runs while there are any
 	syncErr error
 	synced  *sync.Cond // on mu: full is empty
-}
-
-// WriteError is a failure of the file system under a stream: the disk is full, over quota, gone bad.
-type WriteError struct {
-	Op   string // "write", "truncate", "create", "sync"
-	Path string
-	Err  error // a unix.Errno, where the kernel gave one
-}
-
-// Error implements error.
-func (e *WriteError) Error() string {
-	hint := ""
-	if e.Full() {
-		hint = "; make room, or move the audit directory to a larger file system"
-	}
-	return fmt.Sprintf("audit stream: %s %s: %v%s", e.Op, e.Path, e.Err, hint)
-}
-
-// Unwrap returns the cause.
-func (e *WriteError) Unwrap() error { return e.Err }
-
-// Full tells whether space is what is wanting, so that trying again can help.
-func (e *WriteError) Full() bool {
-	return errors.Is(e.Err, unix.ENOSPC) || errors.Is(e.Err, unix.EDQUOT) || errors.Is(e.Err, unix.EFBIG)
-}
-
-// writeError strips what os adds to an errno, since op and path are said once already.
-func writeError(op, path string, err error) error {
-	var pe *os.PathError
-	if errors.As(err, &pe) {
-		err = pe.Err
-	}
-	return &WriteError{Op: op, Path: path, Err: err}
 }
 
 // OpenWriter opens the stream in dir, which is a result of Dir, for the container id. It makes the
@@ -137,24 +118,70 @@ func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		enc: audit.NewEncoder(id), dir: dir, limit: o.SegmentBytes, appended: o.Appended,
+		enc: audit.NewEncoder(id), dir: dir, limit: o.SegmentBytes, appended: o.Appended, step: o.step,
 		recovered: Recovered{Bytes: t.cut, Folded: f.outstanding},
 		write:     (*os.File).Write, truncate: (*os.File).Truncate,
-		segment: t.segment, number: t.number, size: t.size, seq: t.seq,
+		segment: t.segment, number: t.number, size: t.size, seq: t.seq, end: t.end, signed: true,
 		line: append(make([]byte, 0, 2048), t.chain...), folded: f,
 	}
 	w.synced = sync.NewCond(&w.mu)
 	w.space = func() (free, total uint64, err error) { return space(dir) }
+	if o.Key != nil {
+		if err := w.sign(t, id, o); err != nil {
+			return nil, errors.Join(err, t.segment.Close(), f.file.Close(), dir.Close())
+		}
+	}
 	return w, nil
 }
 
-// space returns the free and the total bytes of the file system that dir is on, as its users see them (statfs(2)).
-func space(dir *os.File) (free, total uint64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(int(dir.Fd()), &st); err != nil {
-		return 0, 0, fmt.Errorf("free space under %s: %w", dir.Name(), err)
+// sign has a notary begin, and list what a writer before did not come to list.
+func (w *Writer) sign(t *tail, id audit.Identity, o Options) error {
+	n, err := openNotary(w, t, o)
+	if err != nil {
+		return err
 	}
-	return st.Bavail * uint64(st.Bsize), st.Blocks * uint64(st.Bsize), nil
+	for number := n.listed + 1; number < t.number && err == nil; number++ {
+		var file *os.File
+		file, err = openAt(w.dir, segmentName(number), os.O_RDONLY)
+		switch {
+		case err == nil:
+			w.full = append(w.full, complete{file: file, number: number})
+		case errors.Is(err, fs.ErrNotExist): // whoever verifies says so
+			err = nil
+		}
+	}
+	if err == nil {
+		err = n.begin(t, id)
+	}
+	if err != nil {
+		for _, c := range w.full {
+			c.file.Close()
+		}
+		return errors.Join(err, n.closeFiles())
+	}
+	w.notary, w.recovered.Missing = n, n.missing(t.seq)
+	if len(w.full) > 0 {
+		go w.syncFull()
+	}
+	return nil
+}
+
+func (w *Writer) did(step string) {
+	if w.step != nil {
+		w.step(step)
+	}
+}
+
+// signing returns the end of the stream, for the notary to sign.
+func (w *Writer) signing() manifest.Point {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signed = true
+	return w.point()
+}
+
+func (w *Writer) point() manifest.Point {
+	return manifest.Point{Seq: w.seq, Chain: string(w.line[:chainLen]), Segment: w.number, Offset: w.size}
 }
 
 // Recovered says what was found when the stream was opened.
@@ -165,6 +192,13 @@ func (w *Writer) Seq() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.seq
+}
+
+// Bytes is how many bytes the records have that this Writer has written.
+func (w *Writer) Bytes() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.bytes
 }
 
 // Append writes the event as the stream's next record, with one write(2). When it returns nil, the record
@@ -228,7 +262,13 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 		w.appended(e, Position{w.number, w.size})
 	}
 	w.size += int64(len(record))
+	w.bytes += uint64(len(record))
 	w.seq++
+	w.end = e.Kind == audit.KindEnd
+	if w.signed && w.notary != nil {
+		w.signed = false
+		w.notary.timer.Reset(signEvery)
+	}
 	if cap(line) > keepLine {
 		line = append(make([]byte, 0, 2048), line[len(line)-len(chainEnd)-chainLen:][:chainLen]...)
 	} else {
@@ -250,74 +290,11 @@ func (w *Writer) repair() error {
 	return nil
 }
 
-// rotate begins the next segment. The complete one is synced in the background, because the call that is
-// being audited waits for this.
-func (w *Writer) rotate() error {
-	name := segmentName(w.number + 1)
-	if free, total, err := w.space(); err == nil && free < min(total/10, reserve) {
-		return writeError("extend", filepath.Join(w.dir.Name(), name), unix.ENOSPC)
-	}
-	next, err := openAt(w.dir, name, segmentFlags|os.O_EXCL)
-	if err != nil {
-		return writeError("create", filepath.Join(w.dir.Name(), name), err)
-	}
-	w.full = append(w.full, w.segment)
-	if len(w.full) == 1 {
-		go w.syncFull()
-	}
-	w.segment, w.size, w.number = next, 0, w.number+1
-	return nil
-}
-
-func (w *Writer) syncFull() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for len(w.full) > 0 {
-		f := w.full[0]
-		w.mu.Unlock()
-		err := errors.Join(syncFile(f), syncFile(w.dir), f.Close())
-		w.mu.Lock()
-		w.syncErr = errors.Join(w.syncErr, err)
-		w.full = w.full[1:]
-	}
-	w.synced.Broadcast()
-}
-
-func syncFile(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return writeError("sync", f.Name(), err)
-	}
-	return nil
-}
-
-// Sync returns when all records so far are on the disk (fsync(2)). Appends go on meanwhile. Its error
-// includes those of the syncs in the background since the last Sync.
-func (w *Writer) Sync() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return os.ErrClosed
-	}
-	segment := w.segment
-	w.mu.Unlock()
-	err := errors.Join(syncFile(segment), syncFile(w.dir))
-	w.mu.Lock()
-	if errors.Is(err, os.ErrClosed) { // it was rotated away meanwhile, and synced for that
-		err = nil
-	}
-	for len(w.full) > 0 {
-		w.synced.Wait()
-	}
-	err = errors.Join(err, w.syncErr)
-	w.syncErr = nil
-	return err
-}
-
-// Close syncs the stream and lets go of it. Further calls do nothing.
+// Close syncs the stream, signs its end, and lets go of it. Further calls do nothing.
 func (w *Writer) Close() error {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.closed {
+		w.mu.Unlock()
 		return nil
 	}
 	w.closed = true
@@ -325,7 +302,12 @@ func (w *Writer) Close() error {
 		w.synced.Wait()
 	}
 	err := errors.Join(w.repair(), w.syncErr, syncFile(w.segment), syncFile(w.dir),
-		w.segment.Close(), w.folded.file.Close())
+		w.segment.Close(), w.folded.close())
+	at, end, folded := w.point(), w.end, w.folded.outstanding
+	w.mu.Unlock()
+	if w.notary != nil { // whose lock comes before ours
+		err = errors.Join(err, w.notary.close(at, end, folded))
+	}
 	// A child that was forked and has not exec'ed yet has the lock as well; so it is not left to close(2).
 	return errors.Join(err, unix.Flock(int(w.dir.Fd()), unix.LOCK_UN), w.dir.Close())
 }

@@ -18,6 +18,7 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/signature"
 )
 
 var testID = audit.Identity{
@@ -289,23 +290,29 @@ func TestLargeRecordIsNotKept(t *testing.T) {
 }
 
 func BenchmarkAppend(b *testing.B) {
+	key, err := signature.New()
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, place := range []string{"/dev/shm", "/var/tmp"} {
-		b.Run(strings.ReplaceAll(place[1:], "/", "-"), func(b *testing.B) {
-			root, err := os.MkdirTemp(place, "metsuke-bench")
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(func() { os.RemoveAll(root) })
-			w := open(b, root, Options{})
-			e := call(1)
-			b.ReportAllocs()
-			for b.Loop() {
-				if err := w.Append(e); err != nil {
+		for name, o := range map[string]Options{"unsigned": {}, "signed": {Key: key}} {
+			b.Run(strings.ReplaceAll(place[1:], "/", "-")+"/"+name, func(b *testing.B) {
+				root, err := os.MkdirTemp(place, "metsuke-bench")
+				if err != nil {
 					b.Fatal(err)
 				}
-			}
-			b.SetBytes(int64(len(seal(w.enc.AppendJSON(w.line, e, w.seq))) - chainLen))
-		})
+				b.Cleanup(func() { os.RemoveAll(root) })
+				w := open(b, root, o)
+				e := call(1)
+				b.ReportAllocs()
+				for b.Loop() {
+					if err := w.Append(e); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.SetBytes(int64(len(seal(w.enc.AppendJSON(w.line, e, w.seq))) - chainLen))
+			})
+		}
 	}
 }
 
