@@ -112,6 +112,10 @@ type Directories struct {
 type Audit struct {
 	SegmentSize  int64         // bytes after which a stream goes on in a new segment
 	StallTimeout time.Duration // how long a write may stall before onLoss, where the profile does not say
+	Key          string        // file of the key that streams are signed with
+
+	// KeyNamed is true when the file names Key, so that its absence is an error; otherwise it is made on first use.
+	KeyNamed bool
 }
 
 // Default returns what holds without a file.
@@ -127,7 +131,7 @@ func Default() *Config {
 		Supervisor:  Supervisor{Placement: PlacementHost},
 		Deadlines:   Deadlines{Armed: 10 * time.Second, Start: 20 * time.Second, Delete: 4 * time.Second},
 		Directories: Directories{Profiles: "/etc/metsuke/profiles.d", Audit: "/var/log/metsuke/audit", State: "/run/metsuke"},
-		Audit:       Audit{SegmentSize: 64 << 20, StallTimeout: 10 * time.Second},
+		Audit:       Audit{SegmentSize: 64 << 20, StallTimeout: 10 * time.Second, Key: "/var/lib/metsuke/audit-key.pem"},
 	}
 }
 

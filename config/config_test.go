@@ -54,13 +54,13 @@ func TestExampleIsWhole(t *testing.T) {
 			t.Errorf("%s is not in the example", f.path)
 		}
 	}
-	text := regexp.MustCompile(`(?m)^# (profiles = )`).ReplaceAllString(string(data), "$1")
+	text := regexp.MustCompile(`(?m)^# (profiles = |key = )`).ReplaceAllString(string(data), "$1")
 	c, err := Parse("c.toml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Directories.ProfilesNamed = true
+	want.Directories.ProfilesNamed, want.Audit.KeyNamed = true, true
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Error(diff)
 	}
@@ -84,6 +84,7 @@ profiles = "/srv/profiles"
 [audit]
 segment_size = "1Gi"
 stall_timeout = "250ms"
+key = "/etc/metsuke/audit-key.pem"
 `
 	got, err := Parse("c.toml", []byte(full))
 	if err != nil {
@@ -98,7 +99,7 @@ stall_timeout = "250ms"
 	want.Supervisor = Supervisor{Placement: PlacementGuest, Helper: "/opt/bin/metsuke-guest"}
 	want.Deadlines.Armed = 90 * time.Second
 	want.Directories.Profiles, want.Directories.ProfilesNamed = "/srv/profiles", true
-	want.Audit = Audit{SegmentSize: 1 << 30, StallTimeout: 250 * time.Millisecond}
+	want.Audit = Audit{SegmentSize: 1 << 30, StallTimeout: 250 * time.Millisecond, Key: "/etc/metsuke/audit-key.pem", KeyNamed: true}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -71,6 +71,13 @@ var fields = []field{
 		c.Audit.SegmentSize = n
 		return ""
 	}},
+	{"audit.key", func(c *Config, v any) string {
+		c.Audit.KeyNamed = true
+		if v == "" {
+			return "an absolute path without . or .."
+		}
+		return optionalPath(&c.Audit.Key, v)
+	}},
 	{"audit.stall_timeout", func(c *Config, v any) string {
 		return duration(&c.Audit.StallTimeout, v, 100*time.Millisecond, 10*time.Minute)
 	}},

@@ -63,6 +63,7 @@ type container struct {
 	ooms     *cgroups.OOMCounter   // guarded by mu; nil where the node's kernel does not tell
 	oomKills uint64                // guarded by mu; of ooms, those that are recorded
 	lost     bool                  // guarded by mu; we killed it, because its stream was lost
+	deleted  bool                  // guarded by mu; its stream is to end with an end record
 	over     bool                  // guarded by mu; Close has begun
 	started  chan struct{}         // guarded by mu; closed when Start is over; nil: it was not called
 }
@@ -242,11 +243,32 @@ func (c *container) exit(status uint32, at time.Time) {
 	})
 }
 
+// end has close write the record of the end of this instance.
+func (c *container) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.deleted = true
+}
+
+// endEvent has the totals of what this instance has recorded.
+func (c *container) endEvent() *audit.Event {
+	n := c.tally.Counts()
+	e := &audit.End{Records: n.Records, Bytes: c.stream.Bytes(), Denied: n.Denied()}
+	for _, calls := range n.Calls {
+		e.Calls += calls.Count
+	}
+	for _, l := range n.Losses {
+		e.Losses += l.Records
+		e.Missing += l.Missing
+	}
+	return &audit.Event{Time: time.Now(), Kind: audit.KindEnd, End: e}
+}
+
 // close ends the supervision of the container and gives everything back. Calls that its processes still make and that
 // would be notified get ENOSYS. It may be called again.
 func (c *container) close() {
 	c.mu.Lock()
-	over := c.over
+	over, deleted := c.over, c.deleted
 	c.over = true
 	c.mu.Unlock()
 	if over {
@@ -260,6 +282,9 @@ func (c *container) close() {
 		}
 	}
 	if c.stream != nil {
+		if deleted {
+			c.note(c.endEvent())
+		}
 		if err := c.stream.Close(); err != nil {
 			logger.WithError(err).Error("audit stream did not close")
 		}

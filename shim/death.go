@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/shim/bootstrap"
 	"metsuke.dev/metsuke/shim/status"
@@ -29,17 +30,31 @@ func recordDeath(_ context.Context, d *bootstrap.Deletion) error {
 	if o.Stream == "" {
 		return nil
 	}
-	w, err := stream.OpenWriter(o.Stream, o.Identity, stream.Options{})
+	// Without its key the loss is recorded all the same: that it is not signed is what whoever verifies finds then.
+	var key *signature.Key
+	var unsigned error
+	if o.Key != "" {
+		if key, unsigned = signature.Load(o.Key); unsigned != nil {
+			unsigned = fmt.Errorf("loss of container %s is not signed: %w", d.ID, unsigned)
+		}
+	}
+	w, err := stream.OpenWriter(o.Stream, o.Identity, stream.Options{Key: key})
 	if err != nil {
 		return fmt.Errorf("loss of container %s is not recorded: %w", d.ID, err)
 	}
-	return errors.Join(reportLoss(w, audit.LossShim, "the shim ended while the container ran"), w.Close())
+	return errors.Join(unsigned, reportLoss(w, audit.LossShim, "the shim ended while the container ran"), w.Close())
 }
 
 // reportLoss writes what an earlier writer of the stream did not: the loss itself, with the denials that were folded
 // and are in no record, and the record that was torn.
 func reportLoss(w *stream.Writer, reason, detail string) error {
 	found := w.Recovered()
+	if found.Missing > 0 {
+		gone := &audit.Loss{Reason: audit.LossSigned, Count: found.Missing, Detail: "the stream was signed up to a later record than is there"}
+		if err := w.Append(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: gone}); err != nil {
+			return fmt.Errorf("loss is not recorded: %w", err)
+		}
+	}
 	loss := &audit.Loss{Reason: reason, Count: found.Folded, Bytes: found.Bytes, Detail: detail}
 	if err := w.AppendFolded(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: loss}, found.Folded); err != nil {
 		return fmt.Errorf("loss is not recorded: %w", err)

@@ -13,8 +13,8 @@ import (
 	"metsuke.dev/metsuke/shim/status"
 )
 
-// delete passes on, and then forgets what was deleted. The exit record is written before a container's stream is
-// closed.
+// delete passes on, and then forgets what was deleted. The records of its exit and its end are written before a
+// container's stream is closed.
 func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next) ([]byte, error) {
 	var req taskapi.DeleteRequest
 	if err := decode(call.Payload, &req); err != nil {
@@ -49,6 +49,7 @@ func (s *Service) delete(ctx context.Context, call *proxy.Call, next proxy.Next)
 			c.exit(deleted.ExitStatus, deleted.ExitedAt.AsTime())
 			<-c.exited
 		}
+		c.end()
 		c.close()
 		// From here on a delete action has nothing lost to report.
 		if err := s.Pod.CloseRecord(c.bundle); err != nil {

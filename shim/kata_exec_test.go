@@ -177,7 +177,7 @@ func TestHelperUnderKata(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := config.Default()
-	cfg.Supervisor.Helper = helper
+	cfg.Supervisor.Helper, cfg.Audit.Key = helper, filepath.Join(t.TempDir(), "key.pem")
 	for runtimeType, refused := range map[string]bool{"io.containerd.kata.v2": true, delegate.RuncType: false} {
 		pod := &bootstrap.Pod{Settings: bootstrap.Settings{Delegate: delegate.Config{RuntimeType: runtimeType}}}
 		if _, err := New(Options{Config: cfg, Pod: pod}); (err != nil) != refused {

@@ -47,6 +47,7 @@ func kataService(t *testing.T, change func(*config.Config)) *Service {
 	cfg.Directories = config.Directories{
 		Profiles: filepath.Join(dir, "profiles"), Audit: filepath.Join(dir, "audit"), State: filepath.Join(dir, "state"), ProfilesNamed: true,
 	}
+	cfg.Audit.Key = filepath.Join(dir, "key.pem")
 	for _, d := range []string{cfg.Directories.Profiles, cfg.Directories.Audit, cfg.Directories.State} {
 		if err := os.Mkdir(d, 0o700); err != nil {
 			t.Fatal(err)

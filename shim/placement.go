@@ -68,10 +68,10 @@ func (s *Service) specEdits(c *container) []bundle.Edit {
 	return append(edits, bundle.RaisePidsLimit(s.ownTasks()), bundle.MountPrivateInGuest(c.private, s.helper, len(s.traits.LimitsDropped) > 0))
 }
 
-// ownFiles are what a container must not have of the node: the streams, what steers us, and the cgroups of its own kernel.
+// ownFiles are what a container must not have of the node: the streams and their key, what steers us, and the cgroups of its own kernel.
 func (s *Service) ownFiles() []string {
 	d := s.Config.Directories
-	own := []string{d.Audit, d.State, d.Profiles, s.helper}
+	own := []string{d.Audit, d.State, d.Profiles, s.helper, s.Config.Audit.Key}
 	if !s.traits.Sandboxed {
 		own = append(own, "/sys/fs/cgroup")
 	}

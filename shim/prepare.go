@@ -9,6 +9,7 @@ import (
 
 	taskapi "github.com/containerd/containerd/api/runtime/task/v2"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"metsuke.dev/metsuke/audit"
@@ -84,8 +85,11 @@ func (s *Service) owner(b *bundle.Bundle, id string, who bundle.Identity, p *pro
 
 // openStream opens the container's stream and leaves its place in the bundle for the delete action.
 func (s *Service) openStream(c *container, bundleDir string, own status.Owner) error {
-	own.Stream = stream.Dir(s.Config.Directories.Audit, own.Identity)
-	w, err := stream.OpenWriter(own.Stream, own.Identity, stream.Options{SegmentBytes: s.Config.Audit.SegmentSize, Appended: c.tally.Add})
+	own.Stream, own.Key = stream.Dir(s.Config.Directories.Audit, own.Identity), s.Config.Audit.Key
+	w, err := stream.OpenWriter(own.Stream, own.Identity, stream.Options{
+		SegmentBytes: s.Config.Audit.SegmentSize, Appended: c.tally.Add, Key: s.key,
+		Problem: func(err error) { log.L.WithError(err).WithField("container", c.id).Error("audit stream is not signed") },
+	})
 	if err != nil {
 		return err
 	}

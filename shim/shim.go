@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/config"
 	"metsuke.dev/metsuke/shim/bootstrap"
@@ -47,6 +48,7 @@ type Service struct {
 	node    string
 	started time.Time
 	phases  status.Phases
+	key     *signature.Key // that streams are signed with
 
 	mu         sync.Mutex
 	containers map[string]*container // guarded by mu; nil value: not ours to change
@@ -82,10 +84,26 @@ func New(o Options) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("name of the node: %w", err)
 	}
+	key, err := signingKey(&o.Config.Audit)
+	if err != nil {
+		return nil, err
+	}
 	return &Service{
-		Options: o, options: options, traits: traits, host: host, version: version, helper: helper, node: node, started: time.Now(),
+		Options: o, options: options, traits: traits, host: host, version: version, helper: helper, node: node, started: time.Now(), key: key,
 		containers: map[string]*container{},
 	}, nil
+}
+
+// signingKey returns the node's key: the one that the configuration names, or its own, which the first pod makes.
+func signingKey(a *config.Audit) (*signature.Key, error) {
+	if !a.KeyNamed {
+		return signature.LoadOrMake(a.Key)
+	}
+	key, err := signature.Load(a.Key)
+	if err != nil {
+		return nil, fmt.Errorf("%w; make it, or correct audit.key", err)
+	}
+	return key, nil
 }
 
 // helperPath returns the absolute path of the helper: as configured, or beside our own binary.

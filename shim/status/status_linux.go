@@ -38,6 +38,7 @@ const (
 type Owner struct {
 	Stream   string         `json:"stream,omitempty"` // directory of the container's stream, on the host; empty: it has none
 	Identity audit.Identity `json:"identity"`
+	Key      string         `json:"key,omitempty"`    // file of the key that the stream is signed with; empty: it is not
 	Cgroup   string         `json:"cgroup,omitempty"` // linux.cgroupsPath
 
 	Created   time.Time `json:"created"`             // when its Create came
