@@ -26,12 +26,13 @@ const defaultAuditDir = "/var/log/metsuke/audit"
 func newAuditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
-		Short: "Read the audit streams",
+		Short: "Read the audit streams, and prove them",
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.PersistentFlags().String("dir", defaultAuditDir, "directory of the streams")
-	cmd.AddCommand(newAuditTailCommand(), newAuditQueryCommand(), newAuditStatsCommand(), newAuditTreeCommand(), newAuditListCommand())
+	cmd.AddCommand(newAuditTailCommand(), newAuditQueryCommand(), newAuditStatsCommand(), newAuditTreeCommand(), newAuditListCommand(),
+		newAuditVerifyCommand(), newAuditKeyCommand())
 	return cmd
 }
 

@@ -17,7 +17,7 @@ func newNodeUninstallCommand() *cobra.Command {
 		Long: `uninstall takes the handlers out of containerd's configuration, restarts containerd, and removes what install
 brought, so that the node is as it was. It refuses while pods run under Metsuke's handlers.
 
-What others wrote or changed stays, and is listed; so do the audit streams, unless --purge. It can be run again after it
+What others wrote or changed stays, and is listed; so do the audit streams and their key, unless --purge. It can be run again after it
 was interrupted.
 
 It exits with 0 if Metsuke is gone, and with 3 if it will be after a restart that --no-restart forbids.`,
@@ -29,7 +29,7 @@ It exits with 0 if Metsuke is gone, and with 3 if it will be after a restart tha
 	f.add(cmd)
 	f.addRestart(cmd)
 	stay := cmd.Flags().Bool("stay", false, "do not exit when all is done, until told to: a DaemonSet starts again what ends")
-	purge := cmd.Flags().Bool("purge", false, "remove the audit streams in "+install.LogDir+" too")
+	purge := cmd.Flags().Bool("purge", false, "remove the audit streams in "+install.LogDir+", and the key in "+install.LibDir+", too")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx, cancel := interruptible(cmd)
 		defer cancel()

@@ -15,7 +15,7 @@ import (
 const (
 	exitFailure = 1
 	exitUsage   = 2
-	exitDiffers = 3 // a node is not, or not yet, as it should be
+	exitDiffers = 3 // a node is not, or not yet, as it should be; or what was asked cannot be judged
 )
 
 // A usageError is a mistake in how a command was called.
@@ -42,7 +42,7 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 	case errors.As(err, &usage):
 		fmt.Fprintf(errs, "metsuke: %v\nSee '%s --help'.\n", err, usage.command)
 		return exitUsage
-	case errors.Is(err, errDiffers):
+	case errors.Is(err, errDiffers), errors.Is(err, errUnjudged):
 		return exitDiffers
 	case errors.Is(err, errReported):
 	default:
@@ -53,6 +53,9 @@ func run(args []string, in io.Reader, out, errs io.Writer) int {
 
 // errDiffers is returned by a command that has said how a node differs from what it should be.
 var errDiffers = errors.New("differs")
+
+// errUnjudged is returned by a command that has said what it cannot judge, and found nothing wrong.
+var errUnjudged = errors.New("not judged")
 
 // errReported is returned by a command that has already printed what went wrong.
 var errReported = errors.New("reported")
