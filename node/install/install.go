@@ -27,6 +27,7 @@ const (
 	Current  = Home + "/current"     // that link; handlers name it, so that changing it is all of an upgrade
 	Etc      = "/etc/metsuke"        // a file for each handler, beside what operators write there
 	LogDir   = "/var/log/metsuke"    // streams; the operator's
+	LibDir   = "/var/lib/metsuke"    // the key that they are signed with; likewise
 	linkDir  = "/usr/local/bin"      // links for people, and for ctr
 	stateDir = Home + "/.installer"  // the record, and what is not finished
 	staged   = stateDir + "/staged"  // a version that is being written

@@ -42,6 +42,7 @@ func TestOperatorsFiles(t *testing.T) {
 	l := newLab(t, layouts["2-conf.d"])
 	l.write("/etc/metsuke/config.toml", own, 0o600)
 	l.write("/etc/metsuke/profiles.d/x.yaml", "", 0o644)
+	l.mkdir("/var/lib")
 	was := l.snapshot()
 	l.mustInstall("v1")
 	// One changes a file of ours, then another installs anew.
@@ -52,8 +53,9 @@ func TestOperatorsFiles(t *testing.T) {
 		t.Errorf("notes: %q", p.Notes)
 	}
 	l.write("/var/log/metsuke/audit/x", "stream", 0o600)
+	l.write("/var/lib/metsuke/audit-key.pem", "key", 0o600)
 	left, err := l.at(nil).Uninstall(t.Context(), false)
-	want := []string{"/etc/metsuke/config.toml", "/etc/metsuke/metsuke-runc.toml", "/etc/metsuke/profiles.d", "/var/log/metsuke/audit"}
+	want := []string{"/etc/metsuke/config.toml", "/etc/metsuke/metsuke-runc.toml", "/etc/metsuke/profiles.d", "/var/log/metsuke/audit", "/var/lib/metsuke/audit-key.pem"}
 	if diff := cmp.Diff(want, left); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}

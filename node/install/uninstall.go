@@ -116,7 +116,9 @@ func (n *Node) removeFiles(ctx context.Context, v *view, purge bool) (left []str
 	profiles := &mirror.Mirror{Tree: n.Tree, Dir: config.Default().Directories.Profiles}
 	steps = append(steps, step{"remove the cluster's profiles", func(context.Context) error { return profiles.Remove() }})
 	if purge {
-		steps = append(steps, step{"remove " + LogDir, func(context.Context) error { return n.Tree.RemoveAll(LogDir) }})
+		steps = append(steps, step{"remove " + LogDir + " and " + LibDir, func(context.Context) error {
+			return errors.Join(n.Tree.RemoveAll(LogDir), n.Tree.RemoveAll(LibDir))
+		}})
 	}
 	steps = append(steps, step{"remove the directories", func(context.Context) error {
 		// A kubelet has made these two, where a DaemonSet mounts them.
@@ -130,7 +132,7 @@ func (n *Node) removeFiles(ctx context.Context, v *view, purge bool) (left []str
 
 // left is what of an installation is still there: it was made or changed by others.
 func (n *Node) left() (left []string) {
-	for _, dir := range []string{Home, Etc, LogDir} {
+	for _, dir := range []string{Home, Etc, LogDir, LibDir} {
 		entries, err := n.Tree.ReadDir(dir)
 		if err != nil {
 			continue // it is not there
