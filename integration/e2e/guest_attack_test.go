@@ -109,7 +109,7 @@ func TestResidentKilled(t *testing.T) {
 		p.loses("main", "kill")
 		h.eventually("exit record", func() error {
 			events := p.events("main")
-			if last := events[len(events)-1]; last.Kind != "exit" || last.Fields["cause"] != "loss" {
+			if last := stand.Last(events); last.Kind != "exit" || last.Fields["cause"] != "loss" {
 				return fmt.Errorf("the last record is %s", last.Raw)
 			}
 			return nil

@@ -38,7 +38,7 @@ func TestBufferedBurst(t *testing.T) {
 		for _, name := range []string{"ends", "stays"} {
 			h.eventually("exit record", func() error {
 				events := p.events(name)
-				if last := events[len(events)-1]; last.Kind != "exit" {
+				if last := stand.Last(events); last.Kind != "exit" {
 					return fmt.Errorf("the last record is %s", last.Raw)
 				}
 				return nil

@@ -69,7 +69,7 @@ func TestBaselineGuestDies(t *testing.T) {
 			}
 			h.eventually("exit record", func() error {
 				events := p.events(name)
-				if last := events[len(events)-1]; last.Kind != "exit" || last.Fields["status"] != float64(status.GetExitCode()) {
+				if last := stand.Last(events); last.Kind != "exit" || last.Fields["status"] != float64(status.GetExitCode()) {
 					return fmt.Errorf("the last record is %s", last.Raw)
 				}
 				return nil

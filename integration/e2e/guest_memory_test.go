@@ -88,13 +88,13 @@ func (p *pod) fell(name string, c *container) {
 	p.h.t.Helper()
 	p.h.eventually(name+": exit record", func() error {
 		events := p.events(name)
-		if last := events[len(events)-1]; last.Kind != "exit" {
+		if last := stand.Last(events); last.Kind != "exit" {
 			return fmt.Errorf("the last record is %s", last.Raw)
 		}
 		return nil
 	})
 	events := p.events(name)
-	last := events[len(events)-1]
+	last := stand.Last(events)
 	p.h.t.Logf("%s: %s\n%s", name, last.Raw, c.written())
 	cause := last.Fields["cause"]
 	switch {

@@ -37,7 +37,7 @@ func TestBaselinePod(t *testing.T) {
 				t.Errorf("no denial of %s, with its rule, in the stream", call)
 			}
 		}
-		if last := events[len(events)-1]; last.Kind != "exit" {
+		if last := stand.Last(events); last.Kind != "exit" {
 			t.Errorf("the stream does not end with the exit: %s", last.Raw)
 		}
 	})

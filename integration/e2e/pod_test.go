@@ -42,8 +42,8 @@ func TestPodIsHeldAndRecorded(t *testing.T) {
 			t.Errorf("output:\n%s", out)
 		}
 		h.eventually("exit record", func() error {
-			if events := p.events("main"); events[len(events)-1].Kind != "exit" {
-				return fmt.Errorf("the last record is %s", events[len(events)-1].Raw)
+			if last := stand.Last(p.events("main")); last.Kind != "exit" {
+				return fmt.Errorf("the last record is %s", last.Raw)
 			}
 			return nil
 		})

@@ -121,7 +121,7 @@ func TestSingleContainer(t *testing.T) {
 		events := recorded()
 		want(t, events, "the session's file", wrote("/of-exec"))
 		want(t, events, "the denial", denied("getppid", "no-parent"))
-		if last := events[len(events)-1]; last.Kind != "exit" || slices.ContainsFunc(events, func(e stand.Event) bool { return e.Kind == "loss" }) {
+		if last := stand.Last(events); last.Kind != "exit" || slices.ContainsFunc(events, func(e stand.Event) bool { return e.Kind == "loss" }) {
 			t.Errorf("the last record is %s", last.Raw)
 		}
 	})

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"metsuke.dev/metsuke/audit/signature"
 )
 
 // Handler is one of Metsuke's runtime handlers: its name in containerd's configuration, and its own files.
@@ -87,6 +89,9 @@ func (s *Stand) stateDir(handler string) string {
 	return fmt.Sprintf("/run/metsuke%d/%s", s.Version.index(), handler)
 }
 
+// KeyPath is where the key lies that all handlers sign their streams with.
+func (s *Stand) KeyPath() string { return filepath.Join(s.Dir, "audit-key.pem") }
+
 // AuditDir is where the handler's streams lie.
 func (s *Stand) AuditDir(handler string) string { return filepath.Join(s.handlerDir(handler), "audit") }
 
@@ -134,6 +139,15 @@ func (p *Pod) Events(handler, container string) ([]Event, error) {
 		return nil, fmt.Errorf("no stream of container %s under %s: %w", container, p.stand.AuditDir(handler), os.ErrNotExist)
 	}
 	return ReadStream(dir)
+}
+
+// Last is the last of a stream's records, but for the one of its end, which comes with the container's Delete.
+func Last(events []Event) Event {
+	last := events[len(events)-1]
+	if last.Kind == "end" && len(events) > 1 {
+		return events[len(events)-2]
+	}
+	return last
 }
 
 // tornPatience is how long the last record of a stream may be half there.
@@ -214,6 +228,9 @@ func (s *Stand) writeHandler(h Handler) (string, error) {
 			return "", err
 		}
 	}
+	if _, err := signature.LoadOrMake(s.KeyPath()); err != nil {
+		return "", err
+	}
 	placement := ""
 	if h.Placement != "" {
 		placement = fmt.Sprintf("placement = %q\n", h.Placement)
@@ -233,10 +250,12 @@ runtime_type = %q
 profiles = %q
 audit = %q
 state = %q
+[audit]
+key = %q
 [deadlines]
 armed = "2m" # emulated machines are slow, and busy ones are: time is not what is tested
 %s`, h.Default, delegate.shim, delegate.runtimeType, h.Delegate, strings.Join(delegate.options, "\n"), placement, Metsuke("metsuke-guest"),
-		s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), h.Config)
+		s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), s.KeyPath(), h.Config)
 	path := s.ConfigPath(h.Name)
 	if h.DefaultPlace {
 		path = defaultConfig

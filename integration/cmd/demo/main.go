@@ -222,7 +222,7 @@ func follow(ctx context.Context, c *stand.Container) error {
 func streamOf(pod *stand.Pod) ([]stand.Event, error) {
 	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		events, err := pod.Events(handler, container)
-		if err == nil && len(events) > 0 && events[len(events)-1].Kind == "exit" {
+		if err == nil && len(events) > 0 && stand.Last(events).Kind == "exit" {
 			return events, nil
 		}
 		if time.Now().After(end) {

@@ -36,7 +36,7 @@ func TestPodIsHeldAndRecorded(t *testing.T) {
 	if !slices.ContainsFunc(events, func(e stand.Event) bool { return e.Verdict == "denied" && e.Syscall == "unshare" }) {
 		t.Errorf("no record of the denied unshare")
 	}
-	if last := events[len(events)-1]; last.Kind != "exit" {
+	if last := stand.Last(events); last.Kind != "exit" {
 		t.Errorf("the last record: %s", last.Raw)
 	}
 }
