@@ -22,8 +22,8 @@ func (p *pod) timing(container string) *record.Record {
 	if len(timings) != 1 {
 		p.h.t.Fatalf("%d records of kind timing", len(timings))
 	}
-	// The receipt is there first, and the end comes last, however short a life is.
-	if last := events[len(events)-1]; events[0].Kind != "start" || last.Kind != "exit" && slices.ContainsFunc(events, func(e stand.Event) bool { return e.Kind == "exit" && e.Exec == "" }) {
+	// The receipt is there first, and nothing but the totals comes after the exit, however short a life is.
+	if last := stand.Last(events); events[0].Kind != "start" || last.Kind != "exit" && slices.ContainsFunc(events, func(e stand.Event) bool { return e.Kind == "exit" && e.Exec == "" }) {
 		p.h.t.Errorf("first and last record:\n%s\n%s", events[0].Raw, last.Raw)
 	}
 	r, err := record.Parse([]byte(timings[0].Raw))
