@@ -29,6 +29,7 @@ func (a *auditReading) addFlags(cmd *cobra.Command) {
 	flagvalue.AddFilter(cmd, &a.filter, auditClasses)
 	cmd.Flags().StringSliceVar(&a.filter.Namespaces, "namespace", nil, "only events of this namespace")
 	cmd.Flags().StringVar(&a.index, "index", defaultIndex(), "directory of what is known of segments that were read before, made if need be; empty: none")
+	cmd.Flags().Lookup("index").DefValue = "metsuke/index in the user's cache" // in pages that are made somewhere else too
 	_ = cmd.MarkFlagDirname("index")
 	cmd.ValidArgsFunction = completePods
 }
