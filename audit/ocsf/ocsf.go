@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package ocsf writes records as events of the Open Cybersecurity Schema Framework (https://schema.ocsf.io), with its profiles container,
-// host, linux_users and security_control. Mapping says which record becomes which class of event; docs/ocsf.md has it as a table.
+// host, linux_users and security_control. docs/ocsf.md says which record becomes which event.
 //
 // Each record becomes one event of what happened. A call that was denied or killed becomes a second one, a detection finding, which
 // names the first. What OCSF has no attribute for stands under "unmapped", so that nothing is left out.
@@ -49,7 +49,7 @@ func appendEvent(dst []byte, e *event) []byte {
 }
 
 // begin returns an event with what all have.
-func begin(r *record.Record, c Class, a Activity) *event {
+func begin(r *record.Record, c class, a activity) *event {
 	id := &r.Identity
 	e := &event{
 		ActivityID: a.ID, ActivityName: a.Name,
@@ -124,7 +124,7 @@ func (e *event) call(r *record.Record, c *audit.Syscall) {
 // finding is the second event of a call that was not carried out.
 func finding(r *record.Record, of *event) *event {
 	c := r.Event.Syscall
-	e := begin(r, detectionFinding, Activity{1, "Create"})
+	e := begin(r, detectionFinding, activity{1, "Create"})
 	e.Metadata.UID += "/finding"
 	e.Actor = nil
 	rule := c.RuleID
