@@ -4,24 +4,17 @@ package audit_test
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
 
 const reference = "../docs/events.md"
 
 // TestReference holds the event reference's tables to the code's; -update writes them.
 func TestReference(t *testing.T) {
-	data, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(data)
 	for name, table := range map[string]string{
 		"common":   fieldTable(append(audit.CommonFields(), audit.ChainField())),
 		"kinds":    termTable("kind", audit.Kinds()),
@@ -31,28 +24,8 @@ func TestReference(t *testing.T) {
 		"losses":   termTable("reason", audit.LossReasons()),
 		"causes":   termTable("cause", audit.ExitCauses()),
 	} {
-		text = replaceSection(t, text, name, table)
+		goldentest.Section(t, reference, name, table)
 	}
-	if *update {
-		if err := os.WriteFile(reference, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(strings.Split(string(data), "\n"), strings.Split(text, "\n")); diff != "" {
-		t.Errorf("docs/events.md is stale; run go test ./audit -update (-file +code):\n%s", diff)
-	}
-}
-
-func replaceSection(t *testing.T, text, name, table string) string {
-	t.Helper()
-	begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->\n"
-	before, rest, ok := strings.Cut(text, begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no section %q", reference, name)
-	}
-	return before + begin + table + end + after
 }
 
 func termTable(head string, terms []audit.Term) string {

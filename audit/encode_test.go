@@ -6,9 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -18,9 +15,8 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files and generated sections")
 
 var (
 	moment   = time.Date(2026, 11, 21, 10, 31, 9, 802_000_001, time.UTC)
@@ -98,19 +94,7 @@ func TestAppendJSONGolden(t *testing.T) {
 		}
 		got = append(e.AppendJSON(got, &identity, uint64(i+1)), '\n')
 	}
-	path := filepath.Join("testdata", "records.ndjson")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
-		t.Errorf("records differ (-want +got); the form is fixed within a version:\n%s", diff)
-	}
+	goldentest.Equal(t, "testdata/records.ndjson", got)
 }
 
 func TestEncoderAgrees(t *testing.T) {

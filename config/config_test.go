@@ -4,7 +4,6 @@ package config
 
 import (
 	"errors"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,9 +15,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 const example = "../docs/config.example.toml"
 
@@ -140,27 +138,11 @@ func TestBadFiles(t *testing.T) {
 			if err == nil {
 				t.Fatal("was taken")
 			}
-			golden(t, strings.TrimSuffix(file, ".toml")+".err", err.Error()+"\n")
+			goldentest.Equal(t, strings.TrimSuffix(file, ".toml")+".err", err.Error()+"\n")
 			if len(diagnostic.All(err)) == 0 {
 				t.Error("is no diagnostic")
 			}
 		})
-	}
-}
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
 	}
 }
 

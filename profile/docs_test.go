@@ -8,8 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/seccomp"
 )
 
@@ -17,27 +16,8 @@ const reference = "../docs/profiles.md"
 
 // The parts of the reference between markers are made from the code; -update rewrites them.
 func TestReferenceIsUpToDate(t *testing.T) {
-	data, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := string(data)
 	for name, content := range map[string]string{"baseline": baselineReference(t), "fields": markdown(Fields()), "vocabulary": markdown(Vocabulary())} {
-		begin, end := "<!-- "+name+":begin -->\n", "<!-- "+name+":end -->"
-		before, rest, ok := strings.Cut(text, begin)
-		_, after, ok2 := strings.Cut(rest, end)
-		if !ok || !ok2 {
-			t.Fatalf("%s has no markers for %s", reference, name)
-		}
-		text = before + begin + content + end + after
-	}
-	if *update {
-		if err := os.WriteFile(reference, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(data), text); diff != "" && !*update {
-		t.Errorf("%s is stale; go test ./profile -update rewrites it:\n%s", reference, diff)
+		goldentest.Section(t, reference, name, content)
 	}
 }
 

@@ -3,7 +3,6 @@
 package profile
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,25 +12,9 @@ import (
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files and generated documentation")
-
-func golden(t *testing.T, file, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
-	}
-}
 
 // files makes a file system of "name: content" pairs.
 func files(pairs ...string) fstest.MapFS {
@@ -83,7 +66,7 @@ func TestBadDocuments(t *testing.T) {
 			if len(Errors(err)) != strings.Count(err.Error(), "\n")+1 {
 				t.Error("a fault is not an *Error, or takes several lines")
 			}
-			golden(t, strings.TrimSuffix(name, ".yaml")+".err", err.Error()+"\n")
+			goldentest.Equal(t, strings.TrimSuffix(name, ".yaml")+".err", err.Error()+"\n")
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/seccomp"
 )
 
@@ -246,5 +247,5 @@ func TestWarnings(t *testing.T) {
 	for _, w := range s.Warnings() {
 		text.WriteString(w.Error() + "\n")
 	}
-	golden(t, "testdata/warnings.txt", text.String())
+	goldentest.Equal(t, "testdata/warnings.txt", text.String())
 }

@@ -4,17 +4,14 @@ package seccomp
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-)
 
-var update = flag.Bool("update", false, "write the golden files anew")
+	"metsuke.dev/metsuke/internal/goldentest"
+)
 
 // TestErrors: what is wrong with a policy is said with its place and, where there is one, the way out.
 func TestErrors(t *testing.T) {
@@ -154,17 +151,5 @@ func TestRender(t *testing.T) {
 		}
 		fmt.Fprintf(&b, "\n%s:\n%s\n", v.Name, raw)
 	}
-	const path = "testdata/render.golden"
-	if *update {
-		if err := os.WriteFile(path, []byte(b.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), b.String()); diff != "" {
-		t.Errorf("rendered differently (-want +got), run with -update if meant:\n%s", diff)
-	}
+	goldentest.Equal(t, "testdata/render.golden", b.String())
 }

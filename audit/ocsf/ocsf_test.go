@@ -5,22 +5,17 @@ package ocsf
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
-
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files and generated sections")
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 7_000_001, time.UTC)
 
@@ -194,19 +189,7 @@ func TestGolden(t *testing.T) {
 			}
 		}
 	}
-	const path = "testdata/events.json"
-	if *update {
-		if err := os.WriteFile(path, got.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got.String(), "\n")); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	goldentest.Equal(t, "testdata/events.json", got.Bytes())
 }
 
 // FuzzAppend: whatever the workload put into a record, its events are lines of printable text, and OCSF's.
@@ -251,16 +234,6 @@ const reference = "../../docs/ocsf.md"
 
 // TestReference holds the published table to the code's; -update writes it.
 func TestReference(t *testing.T) {
-	data, err := os.ReadFile(reference)
-	if err != nil {
-		t.Fatal(err)
-	}
-	const begin, end = "<!-- mapping:begin -->\n", "<!-- mapping:end -->\n"
-	before, rest, ok := strings.Cut(string(data), begin)
-	_, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no section for the mapping", reference)
-	}
 	var table strings.Builder
 	table.WriteString("| kind | calls | when | class | activity |\n|---|---|---|---|---|\n")
 	for _, row := range append(slices.Clone(mapping), findingRow()) {
@@ -272,14 +245,5 @@ func TestReference(t *testing.T) {
 		}
 		fmt.Fprintf(&table, "| `%s` | %s | %s | %s (%d) | %s (%d) |\n", row.Kind, names, row.When, row.Class.Name, row.Class.UID, row.Activity.Name, row.Activity.ID)
 	}
-	text := before + begin + table.String() + end + after
-	if *update {
-		if err := os.WriteFile(reference, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	if diff := cmp.Diff(strings.Split(string(data), "\n"), strings.Split(text, "\n")); diff != "" {
-		t.Errorf("docs/ocsf.md is stale; run go test ./audit/ocsf -update (-file +code):\n%s", diff)
-	}
+	goldentest.Section(t, reference, "mapping", table.String())
 }

@@ -3,22 +3,16 @@
 package timeline_test
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
-
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/timeline"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 var (
 	noon = time.Date(2026, 11, 21, 12, 0, 0, 7_000_000, time.UTC)
@@ -92,19 +86,7 @@ func TestTimelineGolden(t *testing.T) {
 		for _, r := range records() {
 			got = p.Append(got, r)
 		}
-		path := filepath.Join("testdata", name+".txt")
-		if *update {
-			if err := os.WriteFile(path, got, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
-		}
+		goldentest.Equal(t, "testdata/"+name+".txt", got)
 	}
 }
 

@@ -5,21 +5,16 @@ package tree
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 
@@ -81,19 +76,7 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, got := range map[string]string{"tree.txt": text.String(), "tree.ndjson": lines.String()} {
-		path := "testdata/" + name
-		if *update {
-			if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", name, diff)
-		}
+		goldentest.Equal(t, "testdata/"+name, got)
 	}
 	var none Forest
 	text.Reset()

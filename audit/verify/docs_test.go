@@ -3,9 +3,7 @@
 package verify_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -13,35 +11,19 @@ import (
 
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/verify"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite generated sections")
 
 const manual = "../../docs/audit.md"
 
 // TestManual holds the table of codes to the code's; -update writes it.
 func TestManual(t *testing.T) {
-	text := string(load(t, manual))
-	const begin, end = "<!-- codes:begin -->\n", "<!-- codes:end -->\n"
-	before, rest, ok := strings.Cut(text, begin)
-	table, after, ok2 := strings.Cut(rest, end)
-	if !ok || !ok2 {
-		t.Fatalf("%s has no table of codes", manual)
-	}
-	var want strings.Builder
-	want.WriteString("| code | meaning |\n|---|---|\n")
+	var table strings.Builder
+	table.WriteString("| code | meaning |\n|---|---|\n")
 	for _, term := range verify.Codes() {
-		fmt.Fprintf(&want, "| `%s` | %s |\n", term.Name, term.Doc)
+		fmt.Fprintf(&table, "| `%s` | %s |\n", term.Name, term.Doc)
 	}
-	if table == want.String() {
-		return
-	}
-	if !*update {
-		t.Fatalf("%s is stale; run go test ./audit/verify -update", manual)
-	}
-	if err := os.WriteFile(manual, []byte(before+begin+want.String()+end+after), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	goldentest.Section(t, manual, "codes", table.String())
 }
 
 // TestByOtherMeans runs the recipe of the manual, which has nothing of ours.

@@ -3,19 +3,16 @@
 package admission
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/profile"
 	"metsuke.dev/metsuke/profile/crd"
 )
-
-var update = flag.Bool("update", false, "rewrite deploy/helm/metsuke/files/admission.yaml")
 
 // What is shipped is for this namespace.
 const (
@@ -29,18 +26,7 @@ func TestPoliciesAreShipped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if *update {
-		if err := os.WriteFile(shipped, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(shipped)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; go test ./cluster/admission -update rewrites it):\n%s", shipped, diff)
-	}
+	goldentest.Equal(t, shipped, got)
 }
 
 func parse(t *testing.T, bindings ...string) *profile.Set {

@@ -3,7 +3,6 @@
 package metrics
 
 import (
-	"flag"
 	"strings"
 	"testing"
 	"time"
@@ -11,10 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"metsuke.dev/metsuke/cluster/controller"
-	"metsuke.dev/metsuke/internal/exposition/expositiontest"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite the table in docs/metrics.md")
 
 func TestController(t *testing.T) {
 	m := New("v1")
@@ -67,5 +64,5 @@ const docs = "../../docs/metrics.md"
 
 // TestReference holds the table of the reference to the code; -update writes it.
 func TestReference(t *testing.T) {
-	expositiontest.Reference(t, docs, "controller", New("v1").Table(), *update)
+	goldentest.Section(t, docs, "controller", New("v1").Table())
 }

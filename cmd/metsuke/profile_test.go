@@ -5,7 +5,6 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,9 +13,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
-)
 
-var update = flag.Bool("update", false, "rewrite golden files")
+	"metsuke.dev/metsuke/internal/goldentest"
+)
 
 // cli runs a command line and returns its exit code and what it printed.
 func cli(in string, args ...string) (code int, out, errs string) {
@@ -27,19 +26,7 @@ func cli(in string, args ...string) (code int, out, errs string) {
 
 func golden(t *testing.T, file, got string) {
 	t.Helper()
-	file = filepath.Join("testdata", file)
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
-	}
+	goldentest.Equal(t, filepath.Join("testdata", file), got)
 }
 
 // noConfig is a configuration that says nothing, so that the machine's own does not matter.

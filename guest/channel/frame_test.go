@@ -7,19 +7,14 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // TestGolden holds the wire form: if it changes, Version does.
 func TestGolden(t *testing.T) {
@@ -28,19 +23,7 @@ func TestGolden(t *testing.T) {
 	for _, m := range messages {
 		fmt.Fprintf(&got, "%T %s\n", m, hex.EncodeToString(send(t, m)))
 	}
-	path := filepath.Join("testdata", "frames.golden")
-	if *update {
-		if err := os.WriteFile(path, []byte(got.String()), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got.String(), "\n")); diff != "" {
-		t.Errorf("(-golden +now):\n%s", diff)
-	}
+	goldentest.Equal(t, "testdata/frames.golden", got.String())
 }
 
 // TestEveryBitCounts changes each bit of each frame: none of the changes is taken.

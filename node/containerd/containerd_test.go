@@ -3,7 +3,6 @@
 package containerd
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -12,11 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/node/containerd/containerdtest"
 	"metsuke.dev/metsuke/node/tree"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 // A layout is a node's configuration as it can be found.
 type layout struct {
@@ -190,17 +188,7 @@ func TestLayouts(t *testing.T) {
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	file := "testdata/" + name + ".golden"
-	if *update {
-		put(t, file, got)
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
-	}
+	goldentest.Equal(t, "testdata/"+name+".golden", got)
 }
 
 // What the operator does to the file meanwhile stays, ours goes.

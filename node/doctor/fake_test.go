@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -24,6 +22,7 @@ import (
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/config"
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/node/containerd"
 	"metsuke.dev/metsuke/node/containerd/containerdtest"
 	"metsuke.dev/metsuke/node/cri"
@@ -33,8 +32,6 @@ import (
 	"metsuke.dev/metsuke/seccomp"
 	"metsuke.dev/metsuke/seccomp/notify"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 const (
 	shimBinary = "/opt/metsuke/v1.0.0/containerd-shim-metsuke-v2"
@@ -298,20 +295,5 @@ var uids = regexp.MustCompile(`[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	file := name
-	if !strings.Contains(name, "/") {
-		file = filepath.Join("testdata", name)
-	}
-	if *update {
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
-	}
+	goldentest.Equal(t, filepath.Join("testdata", name), got)
 }

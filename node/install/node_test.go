@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -19,13 +18,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/node/containerd"
 	"metsuke.dev/metsuke/node/containerd/containerdtest"
 	"metsuke.dev/metsuke/node/cri"
 	"metsuke.dev/metsuke/node/tree"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 const mainV2 = `# kind's stock node
 version = 2
@@ -357,22 +355,7 @@ func refuseOurs(handlers map[string]cri.Handler) error {
 
 func golden(t *testing.T, name, got string) {
 	t.Helper()
-	file := "testdata/" + name + ".golden"
-	if *update {
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got, -update rewrites):\n%s", file, diff)
-	}
+	goldentest.Equal(t, "testdata/"+name+".golden", got)
 }
 
 // names are the keys of a map, sorted.

@@ -4,7 +4,6 @@ package metrics
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,12 +19,10 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
-	"metsuke.dev/metsuke/internal/exposition/expositiontest"
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/node/pods/podstest"
 	"metsuke.dev/metsuke/shim/status"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden file and the table in docs/metrics.md")
 
 // newNode makes a node whose root is mounted elsewhere, and its metrics.
 func newNode(t *testing.T) (*podstest.Node, *Metrics) {
@@ -129,19 +126,7 @@ func TestNode(t *testing.T) {
 	m.Report(Report{Ready: map[string]bool{"metsuke-runc": true, "metsuke-kata": false}, Refused: true, Applied: podstest.Moment, Told: true})
 	m.Report(Report{Ready: map[string]bool{"metsuke-runc": true, "metsuke-kata": false}, Failed: true})
 	got := ours(t, m)
-	const golden = "testdata/node.prom"
-	if *update {
-		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("(-want +got) go test ./node/metrics -update\n%s", diff)
-	}
+	goldentest.Equal(t, "testdata/node.prom", got)
 	if problems, err := testutil.GatherAndLint(m); err != nil || len(problems) > 0 {
 		t.Error(problems, err)
 	}
@@ -244,7 +229,7 @@ const docs = "../../docs/metrics.md"
 
 // TestReference holds the table of the reference to the code; -update writes it.
 func TestReference(t *testing.T) {
-	expositiontest.Reference(t, docs, "node", New("/", "v1").Table(), *update)
+	goldentest.Section(t, docs, "node", New("/", "v1").Table())
 }
 
 // BenchmarkPoll is one look at a node of 100 pods.

@@ -3,20 +3,15 @@
 package crd
 
 import (
-	"flag"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"metsuke.dev/metsuke/cgroups"
+	"metsuke.dev/metsuke/internal/goldentest"
 	"metsuke.dev/metsuke/seccomp"
 )
-
-var update = flag.Bool("update", false, "rewrite the files of the chart")
 
 const files = "../../deploy/helm/metsuke/files"
 
@@ -31,27 +26,11 @@ func TestDefinitionsAreShipped(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		golden(t, filepath.Join(files, "crds", d.Spec.Names.Plural+".yaml"), data)
+		goldentest.Equal(t, filepath.Join(files, "crds", d.Spec.Names.Plural+".yaml"), data)
 		// kubectl apply keeps a copy in an annotation, and annotations end at 256 KiB.
 		if len(data) > 200<<10 {
 			t.Errorf("%s has %d bytes", d.Metadata.Name, len(data))
 		}
-	}
-}
-
-func golden(t *testing.T, file string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(file, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got; go test ./profile/crd -update rewrites it):\n%s", file, diff)
 	}
 }
 

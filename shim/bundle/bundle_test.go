@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -20,9 +19,8 @@ import (
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/guest/plan"
 	"metsuke.dev/metsuke/guest/private"
+	"metsuke.dev/metsuke/internal/goldentest"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 func ptr[T any](v T) *T { return &v }
 
@@ -110,19 +108,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			got.Write(append(beside, '\n'))
-			golden := "testdata/" + c.name + ".golden"
-			if *update {
-				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), got.String()); diff != "" {
-				t.Errorf("run with -update if this is meant (-want +got):\n%s", diff)
-			}
+			goldentest.Equal(t, "testdata/"+c.name+".golden", got.Bytes())
 		})
 	}
 }
