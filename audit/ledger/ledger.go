@@ -15,6 +15,7 @@ import (
 
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/signature"
+	"metsuke.dev/metsuke/internal/flock"
 )
 
 // Name is the ledger's in the root of the streams, and Context what its lines are signed for.
@@ -62,8 +63,7 @@ func Append(root string, key *signature.Key, e *Entry, patience time.Duration) (
 	if err := lock(file, patience); err != nil {
 		return 0, err
 	}
-	// A child that was forked and has not exec'ed yet has the lock as well; so it is not left to close(2).
-	defer func() { err = errors.Join(err, unix.Flock(int(file.Fd()), unix.LOCK_UN)) }()
+	defer func() { err = errors.Join(err, flock.Release(file)) }()
 	j, err := journal.Open(file, Context)
 	if err != nil {
 		return 0, fmt.Errorf("ledger: %w", err)
@@ -84,17 +84,9 @@ func Sync(root string) error {
 }
 
 func lock(file *os.File, patience time.Duration) error {
-	const interval = time.Millisecond
-	for deadline := time.Now().Add(patience); ; time.Sleep(interval) {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return &os.PathError{Op: "flock", Path: file.Name(), Err: err}
-		case time.Now().After(deadline):
-			return fmt.Errorf("ledger %s: another process has kept it for %s", file.Name(), patience)
-		}
+	err := flock.Exclusive(file, patience, time.Millisecond)
+	if errors.Is(err, flock.ErrHeld) {
+		return fmt.Errorf("ledger %s: another process has kept it for %s", file.Name(), patience)
 	}
+	return err
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/internal/flock"
 )
 
 // ErrLocked is wrapped by OpenWriter's error when another Writer, in this process or in another, has the stream.
@@ -68,22 +70,13 @@ func openBelow(parent int, path string) (int, error) {
 	return fd, nil
 }
 
-// lock takes the stream. It polls, because a process that was just killed keeps its locks until the
-// kernel has closed its files.
+// lock takes the stream.
 func lock(dir *os.File, wait time.Duration) error {
-	const interval = 10 * time.Millisecond
-	for deadline := time.Now().Add(wait); ; time.Sleep(interval) {
-		err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, unix.EINTR):
-		case !errors.Is(err, unix.EWOULDBLOCK):
-			return &os.PathError{Op: "flock", Path: dir.Name(), Err: err}
-		case time.Now().After(deadline):
-			return fmt.Errorf("%s: %w", dir.Name(), ErrLocked)
-		}
+	err := flock.Exclusive(dir, wait, 10*time.Millisecond)
+	if errors.Is(err, flock.ErrHeld) {
+		return fmt.Errorf("%s: %w", dir.Name(), ErrLocked)
 	}
+	return err
 }
 
 // openAt opens a file of the stream's directory, never through a link.

@@ -10,11 +10,10 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/signature"
+	"metsuke.dev/metsuke/internal/flock"
 )
 
 const (
@@ -308,6 +307,5 @@ func (w *Writer) Close() error {
 	if w.notary != nil { // whose lock comes before ours
 		err = errors.Join(err, w.notary.close(at, end, folded))
 	}
-	// A child that was forked and has not exec'ed yet has the lock as well; so it is not left to close(2).
-	return errors.Join(err, unix.Flock(int(w.dir.Fd()), unix.LOCK_UN), w.dir.Close())
+	return errors.Join(err, flock.Release(w.dir), w.dir.Close())
 }
