@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/integration/reaper"
 )
 
 // The stage that a run of the program is in, in the environment: absent outside the namespaces, then init, then inside.
@@ -174,21 +176,12 @@ func runInit() (int, error) {
 		}
 	}()
 
-	// Orphans (a shim whose parent ended, what a killed runc leaves) come here; nobody else waits for them. cmd.Wait is
-	// never called, because Wait4(-1) takes every child. The kernel ends what is left when this process exits.
-	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			return 0, fmt.Errorf("wait for the program: %w", err)
-		case pid == program && status.Signaled():
-			return 128 + int(status.Signal()), nil
-		case pid == program:
-			return status.ExitStatus(), nil
-		}
+	// Orphans (a shim whose parent ended, what a killed runc leaves) come here. The kernel ends what is left when this process exits.
+	status, err := reaper.Wait(program)
+	if err != nil {
+		return 0, fmt.Errorf("wait for the program: %w", err)
 	}
+	return status, nil
 }
 
 // reexec is this program again, with the same arguments and streams, in another stage.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/integration/reaper"
 )
 
 // Numbers of the serial ports that the command's output and its status go through.
@@ -203,18 +205,10 @@ func (j *job) run(output *os.File) int {
 		_, _ = fmt.Fprintln(output, "nodevm:", err)
 		return failed
 	}
-	for {
-		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case err != nil:
-			_, _ = fmt.Fprintln(output, "nodevm: wait for the command:", err)
-			return failed
-		case pid == cmd.Process.Pid && status.Signaled():
-			return 128 + int(status.Signal())
-		case pid == cmd.Process.Pid:
-			return status.ExitStatus()
-		}
+	status, err := reaper.Wait(cmd.Process.Pid)
+	if err != nil {
+		_, _ = fmt.Fprintln(output, "nodevm: wait for the command:", err)
+		return failed
 	}
+	return status
 }
