@@ -278,16 +278,22 @@ func (r *reader) start(dir string, t *track, at stream.Position) {
 	if errors.Is(err, fs.ErrNotExist) { // retention was faster
 		return
 	}
+	if rec := r.parse(t, line, err); rec != nil {
+		r.tellUnless("", t, rec)
+	}
+}
+
+// parse decodes a line that was read, where err says why it could not be. nil: it is damage, and counted.
+func (r *reader) parse(t *track, line []byte, err error) (rec *record.Record) {
 	r.left -= len(line)
-	var rec *record.Record
 	if err == nil {
 		rec, err = record.Parse(line)
 	}
 	if err != nil {
 		r.damages[t.handler]++
-		return
+		return nil
 	}
-	r.tellUnless("", t, rec)
+	return rec
 }
 
 // tellUnless tells of a start, if the record is of one, unless it is the start of an instance that is told already. It reports whether
@@ -325,13 +331,8 @@ func (r *reader) scan(ctx context.Context, dir string, t *track, at *stream.Posi
 			r.damages[t.handler]++
 			return true
 		}
-		r.left -= len(line)
-		var rec *record.Record
-		if err == nil {
-			rec, err = record.Parse(line)
-		}
-		if err != nil {
-			r.damages[t.handler]++
+		rec := r.parse(t, line, err)
+		if rec == nil {
 			*at = in.Behind()
 			continue
 		}
