@@ -30,20 +30,26 @@ func TestPath(t *testing.T) {
 			t.Errorf("%s: %v", tt.pattern, err)
 			continue
 		}
-		for _, s := range strings.Fields(tt.fits) {
-			if !p.Match(s) {
-				t.Errorf("%s does not fit %s", tt.pattern, s)
-			}
-		}
-		for _, s := range strings.Fields(tt.not) {
-			if p.Match(s) {
-				t.Errorf("%s fits %s", tt.pattern, s)
-			}
-		}
+		fits(t, tt.pattern, p.Match, tt.fits, tt.not)
 	}
 	for _, bad := range []string{"", `/x\`, "/\xff", strings.Repeat("x", maxPattern+1)} {
 		if _, err := ParsePath(bad); err == nil {
 			t.Errorf("%q is taken for a pattern", bad)
+		}
+	}
+}
+
+// fits checks which words a pattern matches.
+func fits(t *testing.T, pattern string, match func(string) bool, those, not string) {
+	t.Helper()
+	for _, s := range strings.Fields(those) {
+		if !match(s) {
+			t.Errorf("%s does not fit %s", pattern, s)
+		}
+	}
+	for _, s := range strings.Fields(not) {
+		if match(s) {
+			t.Errorf("%s fits %s", pattern, s)
 		}
 	}
 }
@@ -68,16 +74,7 @@ func TestAddress(t *testing.T) {
 			t.Errorf("%s: %v", tt.pattern, err)
 			continue
 		}
-		for _, s := range strings.Fields(tt.fits) {
-			if !a.Match(s) {
-				t.Errorf("%s does not fit %s", tt.pattern, s)
-			}
-		}
-		for _, s := range strings.Fields(tt.not) {
-			if a.Match(s) {
-				t.Errorf("%s fits %s", tt.pattern, s)
-			}
-		}
+		fits(t, tt.pattern, a.Match, tt.fits, tt.not)
 	}
 	for _, bad := range []string{"", "host", "example.org:443", "10.0.0.0/33", "10.0.0.1:http", ":70000", ":", "[::1", "[::1]80", "::1%eth0", "localhost:80", "unix:\\"} {
 		if _, err := ParseAddress(bad); err == nil {

@@ -19,9 +19,6 @@ import (
 // maxIndent is the depth from which on lines are indented no further, and say how deep they are.
 const maxIndent = 24
 
-// Trees returns the trees, in the order in which their streams were first seen.
-func (f *Forest) Trees() []*Tree { return f.trees }
-
 // Print writes the trees for people.
 func (f *Forest) Print(w io.Writer) error {
 	out := &terminal.Printer{W: w}
