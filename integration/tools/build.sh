@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes and kind)
-# and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes from such modules the
+# Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes, kind
+# and Helm) and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes from such modules the
 # definitions of others' kinds that the examples have, and fetches from Debian busybox for the images, a kernel for guests, Docker,
 # and the base system of kind's nodes. They go to a cache outside the checkout, one directory a set, named by the hash of what was
 # pinned; a second run finds them there.
@@ -109,6 +109,17 @@ recipe_kernel() {
 
 recipe_kind() {
   CGO_ENABLED=0 "${plain[@]}" -ldflags "-s -w" -o "$1/" sigs.k8s.io/kind
+}
+
+# Helm, stamped as its own build does it: which Kubernetes it takes for granted where it sees none.
+recipe_helm() {
+  local helm=helm.sh/helm/v3 name stamp minor
+  stamp="-X $helm/internal/version.version=$(version $helm)"
+  minor=$(version k8s.io/client-go | cut -d. -f2)
+  for name in lint/rules chartutil; do
+    stamp+=" -X $helm/pkg/$name.k8sVersionMajor=1 -X $helm/pkg/$name.k8sVersionMinor=$minor"
+  done
+  CGO_ENABLED=0 "${plain[@]}" -ldflags "-s -w $stamp" -o "$1/" $helm/cmd/helm
 }
 
 # Kubernetes, stamped as its own build does it. One after the other: the linker takes up to 2 GB for each.
