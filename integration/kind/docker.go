@@ -138,7 +138,7 @@ func (d *Docker) start(ctx context.Context) error {
 // environment is this process's, with the daemon's parts first in PATH and without proxies: kind would hand them on to nodes.
 func environment() ([]string, error) {
 	path := os.Getenv("PATH")
-	for set, program := range map[string]string{"docker": "docker", "containerd1": "containerd", "runc": "runc", "kind": "kind"} {
+	for set, program := range map[string]string{"docker": "docker", "containerd1": "containerd", "runc": "runc", "kind": "kind", "helm": "helm"} {
 		file, err := stand.Tool(set, program)
 		if err != nil {
 			return nil, err

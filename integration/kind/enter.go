@@ -21,7 +21,7 @@ func Enter() { stand.EnterPrepared(prepare) }
 func cacheDir() string { return filepath.Join(stand.CacheDir(), "kind") }
 
 // prepare lets one program run at a time, because there is one data root, records the machine's sysctls, and looks for kind's own
-// image. The tool sets are those that Docker and its nodes are made of, and the definitions of others' kinds that tests apply.
+// image. The tool sets are those that Docker and its nodes are made of, Helm, and the definitions of others' kinds that tests apply.
 func prepare() (sets []string, release func() error, err error) {
 	unlock, err := lock(filepath.Join(cacheDir(), "lock"))
 	if err != nil {
@@ -31,7 +31,7 @@ func prepare() (sets []string, release func() error, err error) {
 	if err := kept.keep(); err != nil {
 		return nil, nil, errors.Join(err, unlock())
 	}
-	sets = []string{"docker", "containerd1", "runc", "critools", "kind", "crds"}
+	sets = []string{"docker", "containerd1", "runc", "critools", "kind", "helm", "crds"}
 	if !fetchStock() {
 		sets = append(sets, nodeSets...)
 	}

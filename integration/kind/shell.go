@@ -15,8 +15,8 @@ import (
 	"metsuke.dev/metsuke/integration/stand"
 )
 
-// Shell runs a script of bash outside of the nodes, in dir, as an administrator's: docker, kind and kubectl are there and find this
-// cluster. It returns what the script writes, both streams; the error is about its exit status.
+// Shell runs a script of bash outside of the nodes, in dir, as an administrator's: docker, kind, kubectl and helm are there and find
+// this cluster. It returns what the script writes, both streams; the error is about its exit status.
 func (c *Cluster) Shell(ctx context.Context, dir, script string) (string, error) {
 	programs := filepath.Join(stand.Dir, c.Name+"-programs")
 	if err := os.MkdirAll(programs, 0o755); err != nil {
