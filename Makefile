@@ -99,7 +99,7 @@ kata: build ## run all that concerns Kata: the stand-in's own tests, the end-to-
 # shows what a run that passes prints: what the nodes are.
 .PHONY: kind
 kind: build install-deps-kind ## run the end-to-end tests on Kubernetes: a kind cluster, on a Docker of its own (RUN: an expression, for some of them)
-	cd $(CLUSTERED) && METSUKE_BIN=$(BIN) go test -count=1 -timeout 60m $(if $(RUN),-run '$(RUN)')
+	cd $(CLUSTERED) && METSUKE_BIN=$(BIN) go test -count=1 -timeout 120m $(if $(RUN),-run '$(RUN)')
 
 .PHONY: install-deps-kind
 install-deps-kind:

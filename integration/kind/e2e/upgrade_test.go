@@ -48,6 +48,7 @@ func TestUpgrade(t *testing.T) {
 	if got := s.startsWith("third"); got != first {
 		t.Errorf("after the rollback pods start with %q, want %q", got, first)
 	}
+	t.Run("a node loses its label", func(t *testing.T) { newSuite(t, c).nodeLosesItsLabel() })
 }
 
 // busyEverywhere has an agent on each worker that makes audited calls all the time.
@@ -76,9 +77,7 @@ func (s *suite) rollTo(image string) {
 func (s *suite) startsWith(name string) (version string) {
 	s.t.Helper()
 	for _, n := range s.Nodes[1:] {
-		on := spec(idle("main"))
-		on.NodeSelector = map[string]string{corev1.LabelHostname: n.Name}
-		pod := s.run(name+"-on-"+n.Name, on)
+		pod := s.run(name+"-on-"+n.Name, onNode(n))
 		s.supervised(pod, "main")
 		got := fmt.Sprint(s.events(pod, "main")[0].Fields["version"])
 		if version != "" && got != version {
