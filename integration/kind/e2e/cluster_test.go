@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -135,16 +136,24 @@ func TestCluster(t *testing.T) {
 
 // The API server finds nothing to warn of in the policies' expressions.
 func (s *suite) policiesAreSound() {
-	policies, err := s.api.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(s.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metsuke"})
-	s.must(err)
+	var policies *admissionv1.ValidatingAdmissionPolicyList
+	s.eventually("the policies to be checked", func() (err error) { // by the controller manager, some time after they are there
+		policies, err = s.api.AdmissionregistrationV1().ValidatingAdmissionPolicies().List(s.ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/part-of=metsuke"})
+		if err != nil {
+			return err
+		}
+		for _, p := range policies.Items {
+			if p.Status.ObservedGeneration != p.Generation || p.Status.TypeChecking == nil {
+				return fmt.Errorf("%s was not: %+v", p.Name, p.Status)
+			}
+		}
+		return nil
+	})
 	if len(policies.Items) < 6 {
 		s.t.Fatalf("there are %d policies", len(policies.Items))
 	}
 	for _, p := range policies.Items {
-		switch {
-		case p.Status.ObservedGeneration != p.Generation || p.Status.TypeChecking == nil:
-			s.t.Errorf("%s was not checked: %+v", p.Name, p.Status)
-		case len(p.Status.TypeChecking.ExpressionWarnings) > 0:
+		if len(p.Status.TypeChecking.ExpressionWarnings) > 0 {
 			s.t.Errorf("%s: %+v", p.Name, p.Status.TypeChecking.ExpressionWarnings)
 		}
 	}

@@ -20,9 +20,14 @@ func TestContainerdRestarts(t *testing.T) {
 	pod := s.run("pod", spec(idle("main")))
 	before := s.events(pod, "main")
 	s.must(s.node(pod).RestartContainerd(s.ctx))
-	if out := s.exec(s.ready("pod"), "main", "workload", "syscall", "bpf"); out != "bpf: EPERM" {
-		t.Errorf("exec after the restart: %q", out)
-	}
+	// The kubelet may be waiting to connect to it again, and refuses execs as long as that.
+	s.eventually("exec after the restart", func() error {
+		out, err := s.tryExec(pod, "main", "workload", "syscall", "bpf")
+		if err == nil && out != "bpf: EPERM" {
+			t.Errorf("exec after the restart: %q", out)
+		}
+		return err
+	})
 	if after := s.events(pod, "main"); len(after) <= len(before) || after[0].Raw != before[0].Raw {
 		t.Errorf("%d records before, %d after", len(before), len(after))
 	}
@@ -84,7 +89,10 @@ func TestThreeNodes(t *testing.T) {
 	for _, pod := range running {
 		on[pod.Spec.NodeName] = true
 		for _, other := range running {
-			s.exec(&pod, "main", "wget", "-q", "-O", "-", fmt.Sprintf("http://%s/", other.Status.PodIP))
+			s.eventually("the web server of pod "+other.Name, func() error { // it runs, and may not listen yet
+				_, err := s.tryExec(&pod, "main", "wget", "-q", "-O", "-", fmt.Sprintf("http://%s/", other.Status.PodIP))
+				return err
+			})
 		}
 	}
 	if len(on) != 2 {

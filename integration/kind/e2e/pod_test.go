@@ -119,7 +119,10 @@ func TestResize(t *testing.T) {
 		s.must(err)
 		memory, cpu := resource.MustParse(want.memory), resource.MustParse(want.cpu)
 		s.eventually("limits in the container", func() error {
-			got := s.exec(pod, "main", "sh", "-c", limitsScript)
+			got, err := s.tryExec(pod, "main", "sh", "-c", limitsScript)
+			if err != nil {
+				return err
+			}
 			if words := fmt.Sprintf("%d %d", memory.Value(), cpu.MilliValue()*100); got != words {
 				return fmt.Errorf("%s, want %s", got, words)
 			}
