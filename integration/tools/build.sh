@@ -194,9 +194,15 @@ recipe_nodebase() {
   chroot "$root" systemctl mask systemd-binfmt
   rm -f "$root"/usr/lib/sysctl.d/*.conf
   tar -C "$root" --sort=name -cf base.tar .
-  # iptables, its extensions, conntrack, and all libraries that they load.
+  # iptables, its extensions, conntrack, and all libraries that they load: the extensions have some that the programs have not. kube-proxy
+  # needs the extension that chooses among endpoints as soon as a Service has two.
   chroot "$root" bash -c 'cd / && programs=(usr/sbin/{conntrack,ip{,6}tables{,-save,-restore}})
-    tar -hc "${programs[@]}" usr/lib/*-linux-gnu/xtables $(ldd "${programs[@]/#//}" | grep -o "/[^ :]*\.so[^ :]*" | sort -u | cut -c2-)' >iptables.tar
+    libraries=$(ldd "${programs[@]/#//}" /usr/lib/*-linux-gnu/xtables/*.so | grep -v ":$" | grep -o "/[^ :]*\.so[^ :]*" | sort -u | cut -c2-)
+    tar -hc "${programs[@]}" usr/lib/*-linux-gnu/xtables $libraries' >iptables.tar
+  rm -rf "$root"
+  mkdir "$root"
+  tar -C "$root" -xf iptables.tar
+  chroot "$root" /usr/sbin/iptables -m statistic -h >/dev/null
   rm -rf "$root"
 }
 
