@@ -62,9 +62,9 @@ type Class struct {
 func (s *Stats) Page(n int) *Page {
 	c := s.tally.Counts()
 	p := &Page{
-		Records: s.records, Pods: len(s.pods), Containers: len(s.containers), Profiles: s.profiles.first(n), Calls: classes(c.Calls),
-		Denied: s.denied.first(n), Programs: s.programs.first(n), Written: s.written.first(n), Deleted: s.deleted.first(n), Read: s.read.first(n),
-		Outbound: s.destinations.first(n), Bound: s.listening.first(n), Sessions: s.sessions.first(n),
+		Records: s.records, Pods: len(s.pods), Containers: len(s.containers), Profiles: first(&s.profiles, n), Calls: classes(c.Calls),
+		Denied: first(&s.denied, n), Programs: first(&s.programs, n), Written: first(&s.written, n), Deleted: first(&s.deleted, n), Read: first(&s.read, n),
+		Outbound: first(&s.destinations, n), Bound: first(&s.listening, n), Sessions: first(&s.sessions, n),
 		Starts: c.Starts, Exits: s.exits, Execs: c.Execs, OOMs: c.OOMs, Limits: c.Limits, Losses: c.Losses, Missing: s.missing,
 	}
 	if s.records > 0 {
@@ -72,6 +72,18 @@ func (s *Stats) Page(n int) *Page {
 		p.From, p.To = &from, &to
 	}
 	return p
+}
+
+// first returns the n names that occur most; of equal ones those first that are first in the alphabet.
+func first(of *names, n int) []Name {
+	list := []Name{}
+	for _, item := range of.Items() {
+		if len(list) == n {
+			break
+		}
+		list = append(list, Name{Name: record.Text(item.Name), Count: item.Count, Over: item.Over})
+	}
+	return list
 }
 
 // classes puts the verdicts of each class side by side, those first that are most.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/frequent"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/tally"
@@ -26,8 +27,11 @@ type Stats struct {
 	containers map[string]struct{} // by stream
 	pods       map[string]struct{}
 
-	programs, written, deleted, read, destinations, listening, denied, sessions, profiles top
+	programs, written, deleted, read, destinations, listening, denied, sessions, profiles names
 }
+
+// names counts names.
+type names = frequent.Table[struct{}]
 
 // Add takes a record of a stream in. Nothing of it is kept.
 func (s *Stats) Add(r *record.Record, of stream.Stream) {
@@ -45,12 +49,12 @@ func (s *Stats) Add(r *record.Record, of stream.Stream) {
 	}
 	s.container(of)
 	s.tally.Add(e, stream.Position{})
-	s.profiles.add(r.Identity.Profile, 1)
+	s.profiles.Add(r.Identity.Profile, 1)
 	switch {
 	case e.Syscall != nil:
 		s.addCall(e.Syscall)
 	case e.ExecStart != nil:
-		s.sessions.add(strings.Join(e.ExecStart.Argv, " "), 1)
+		s.sessions.Add(strings.Join(e.ExecStart.Argv, " "), 1)
 	case e.Exit != nil && e.Exec == "":
 		s.exits++
 	}
@@ -76,25 +80,25 @@ func (s *Stats) container(of stream.Stream) {
 func (s *Stats) addCall(c *audit.Syscall) {
 	n := max(1, c.Count)
 	if c.Verdict != audit.VerdictAllowed {
-		s.denied.add(c.Syscall+" by "+Rule(c.Origin, c.RuleID), n)
+		s.denied.Add(c.Syscall+" by "+Rule(c.Origin, c.RuleID), n)
 		return // it was not done
 	}
 	for i := range c.Args {
 		switch a := &c.Args[i]; {
 		case a.IsPath():
 			if list := s.paths(c, a.Name); list != nil {
-				list.add(a.Value, n)
+				list.Add(a.Value, n)
 			}
 		case a.IsAddress() && c.Syscall == "bind":
-			s.listening.add(a.Value, n)
+			s.listening.Add(a.Value, n)
 		case a.IsAddress():
-			s.destinations.add(a.Value, n)
+			s.destinations.Add(a.Value, n)
 		}
 	}
 }
 
 // paths returns the list that a path of a call belongs to, or nil.
-func (s *Stats) paths(c *audit.Syscall, arg string) *top {
+func (s *Stats) paths(c *audit.Syscall, arg string) *names {
 	switch c.Class {
 	case "exec":
 		return &s.programs
