@@ -108,8 +108,8 @@ func (f *Filter) matchPod(namespace, pod string) bool {
 	})
 }
 
-// matchStream tells whether a stream can have records that the filter chooses, from its name alone.
-func (f *Filter) matchStream(s stream.Stream) bool {
+// MatchStream tells whether a stream can have records that the filter chooses, from its name alone.
+func (f *Filter) MatchStream(s stream.Stream) bool {
 	return anyOf(f.Namespaces, func(n string) bool { return s.Names(n, "", "") }) &&
 		anyOf(f.Containers, func(c string) bool { return s.Names("", "", c) }) &&
 		anyOf(f.Pods, func(p string) bool { ns, name := splitPod(p); return s.Names(ns, name, "") })

@@ -143,7 +143,7 @@ func (r *reading) scan(last int) error {
 	there := make(map[string]bool, len(streams))
 	for _, s := range streams {
 		there[s.Path] = true
-		if r.sources[s.Path] != nil || !r.filter.matchStream(s) {
+		if r.sources[s.Path] != nil || !r.filter.MatchStream(s) {
 			continue
 		}
 		from, err := r.startOf(s, last)

@@ -29,7 +29,7 @@ type Forest struct {
 	trees    []*Tree
 	byStream map[string]*growing
 	kept     int
-	hidden   uint64 // processes that are not kept; a number that is used again counts again
+	hidden   uint64 // processes that are not kept
 	calls    uint64 // of those
 }
 
@@ -40,6 +40,9 @@ type Tree struct {
 
 	all []*Process // in the order in which they were seen first
 }
+
+// All returns the processes in the order in which they were seen first.
+func (t *Tree) All() []*Process { return t.all }
 
 // Roots returns the processes without a parent, in the order in which they were seen first.
 func (t *Tree) Roots() (roots []*Process) {
@@ -84,30 +87,37 @@ type growing struct {
 	table lineage.Table[*Process]
 }
 
-// Add takes a record of a stream in. Nothing of it is kept but copies.
-func (f *Forest) Add(r *record.Record, of stream.Stream) {
+// Add takes a record of a stream in, and returns the process that it is of: nil if it is of none, or of one that is not kept. Nothing of
+// the record is kept but copies.
+func (f *Forest) Add(r *record.Record, of stream.Stream) (p *Process) {
 	g := f.growing(r, of)
 	e := &r.Event
 	g.tree.To = e.Time
 	switch {
 	case e.Receipt != nil:
-		if p := f.see(g, e.Receipt.PID, 0, r); p != nil {
+		if p = f.see(g, e.Receipt.PID, 0, r); p != nil {
 			p.First = true
 		}
 	case e.ExecStart != nil:
-		if p := f.see(g, e.ExecStart.PID, 0, r); p != nil && p.Session == nil {
+		if p = f.see(g, e.ExecStart.PID, 0, r); p != nil && p.Session == nil {
 			p.Session = words(e.ExecStart.Argv)
 		}
 	case e.Syscall != nil:
-		p := f.see(g, e.Syscall.PID, e.Syscall.PPID, r)
-		if p == nil {
+		if p = f.see(g, e.Syscall.PID, e.Syscall.PPID, r); p == nil {
 			f.calls += max(1, e.Syscall.Count)
-			return
+			return nil
 		}
 		f.join(g, p, e.Syscall.PPID, r)
 		p.add(e.Syscall)
 	}
+	return p
 }
+
+// Trees returns the trees that have processes, in the order in which they began.
+func (f *Forest) Trees() []*Tree { return f.trees }
+
+// Hidden returns how many processes are not kept (a number that is used again counts again), and how many calls they made.
+func (f *Forest) Hidden() (processes, calls uint64) { return f.hidden, f.calls }
 
 // growing returns the tree of the record's instance. It begins anew with a receipt, or with another instance's record, when what is
 // looked at has no receipt.

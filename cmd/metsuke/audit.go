@@ -32,7 +32,7 @@ func newAuditCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().String("dir", defaultAuditDir, "directory of the streams")
 	cmd.AddCommand(newAuditTailCommand(), newAuditQueryCommand(), newAuditStatsCommand(), newAuditTreeCommand(), newAuditListCommand(),
-		newAuditVerifyCommand(), newAuditKeyCommand())
+		newAuditReportCommand(), newAuditVerifyCommand(), newAuditKeyCommand())
 	return cmd
 }
 

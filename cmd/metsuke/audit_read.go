@@ -28,6 +28,11 @@ type auditReading struct {
 func (a *auditReading) addFlags(cmd *cobra.Command) {
 	flagvalue.AddFilter(cmd, &a.filter, auditClasses)
 	cmd.Flags().StringSliceVar(&a.filter.Namespaces, "namespace", nil, "only events of this namespace")
+	a.addIndexFlag(cmd)
+}
+
+// addIndexFlag adds --index, and completes arguments with the names of pods.
+func (a *auditReading) addIndexFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&a.index, "index", defaultIndex(), "directory of what is known of segments that were read before, made if need be; empty: none")
 	cmd.Flags().Lookup("index").DefValue = "metsuke/index in the user's cache" // in pages that are made somewhere else too
 	_ = cmd.MarkFlagDirname("index")
@@ -85,7 +90,14 @@ func (a *auditReading) read(cmd *cobra.Command, pods []string, o query.Options, 
 		return err
 	}
 	if problems > 0 {
-		return fmt.Errorf("%d places of the streams could not be read", problems)
+		return passedOver(problems)
 	}
 	return nil
+}
+
+// passedOver is the error for so many places that could not be read; the rest was.
+type passedOver int
+
+func (n passedOver) Error() string {
+	return fmt.Sprintf("%d places of the streams could not be read", int(n))
 }

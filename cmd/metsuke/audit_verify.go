@@ -41,11 +41,8 @@ something cannot be judged: there is no key, or a stream was never signed.`,
   metsuke audit verify team-a/coder
   metsuke audit verify --key node-1.pem ./evidence/audit -o json`,
 	}
-	f := cmd.Flags()
-	f.BoolVar(&node, "node", false, "verify all streams of the node, and its ledger")
-	f.StringArrayVar(&keyFiles, "key", nil, "file with public keys to verify with (repeatable; default: the node's own)")
-	_ = cmd.MarkFlagFilename("key", "pem")
-	addConfigFlag(cmd, "configuration file that names the node's key")
+	cmd.Flags().BoolVar(&node, "node", false, "verify all streams of the node, and its ledger")
+	addKeyFlag(cmd, &keyFiles)
 	output := addOutputFlag(cmd, "text", "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if node == (len(args) > 0) {
@@ -70,6 +67,13 @@ something cannot be judged: there is no key, or a stream was never signed.`,
 		return v.result()
 	}
 	return cmd
+}
+
+// addKeyFlag adds --key, and --config, which names the node's own.
+func addKeyFlag(cmd *cobra.Command, files *[]string) {
+	cmd.Flags().StringArrayVar(files, "key", nil, "file with public keys to verify with (repeatable; default: the node's own)")
+	_ = cmd.MarkFlagFilename("key", "pem")
+	addConfigFlag(cmd, "configuration file that names the node's key")
 }
 
 // verifyKeys reads the keys that are given, or the node's own. There may be none: then chains can be checked, and nothing proven.

@@ -14,11 +14,14 @@ import (
 	"golang.org/x/term"
 )
 
-// Color tells whether w is a terminal whose user did not refuse colours (https://no-color.org).
-func Color(w io.Writer) bool {
+// Is tells whether w is a terminal that can move its cursor.
+func Is(w io.Writer) bool {
 	file, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+	return ok && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
 }
+
+// Color tells whether w is a terminal whose user did not refuse colours (https://no-color.org).
+func Color(w io.Writer) bool { return os.Getenv("NO_COLOR") == "" && Is(w) }
 
 // Table writes rows under a heading, in columns.
 func Table(w io.Writer, heading []string, rows [][]string) error {

@@ -21,9 +21,7 @@ character. Paths and addresses are as callers showed them: a lead, never a proof
 func AddFilter(cmd *cobra.Command, f *query.Filter, classes func() []string) {
 	flags := cmd.Flags()
 	verdicts, kinds := audit.Verdicts(), audit.Kinds()
-	flags.Var(&Time{T: &f.Since}, "since", "only events from then on: 10m (ago), 2026-01-31T08:00:00Z")
-	flags.Var(&Time{T: &f.Until}, "until", "only events before then, likewise")
-	flags.StringSliceVarP(&f.Containers, "container", "c", nil, "only events of the container of this name")
+	AddScope(cmd, f)
 	flags.StringSliceVar(&f.Profiles, "profile", nil, "only events under this profile")
 	flags.StringSliceVar(&f.Execs, "exec", nil, "only events of the exec session with this id, or this beginning of it; - for what no session began")
 	flags.Var(&Terms[audit.Kind]{List: &f.Kinds, Vocabulary: kinds}, "kind", "only events of this kind: "+Names(kinds))
@@ -41,6 +39,14 @@ func AddFilter(cmd *cobra.Command, f *query.Filter, classes func() []string) {
 			return behindComma(classes(), word), cobra.ShellCompDirectiveNoFileComp
 		})
 	}
+}
+
+// AddScope adds to a command those of the flags of AddFilter that say when, and of which containers.
+func AddScope(cmd *cobra.Command, f *query.Filter) {
+	flags := cmd.Flags()
+	flags.Var(&Time{T: &f.Since}, "since", "only events from then on: 10m (ago), 2026-01-31T08:00:00Z")
+	flags.Var(&Time{T: &f.Until}, "until", "only events before then, likewise")
+	flags.StringSliceVarP(&f.Containers, "container", "c", nil, "only events of the container of this name")
 }
 
 // Complete has the shell complete the values of a flag.
