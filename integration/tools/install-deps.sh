@@ -26,6 +26,7 @@ needs=(
   "curl                command:curl"                # the demo's agent
   "python3-minimal     command:python3"             # likewise
   "qemu-system-x86     command:qemu-system-x86_64"  # the guests of the Kata stand; brings virtiofsd
+  "chromium            command:chromium"            # looks at pages of metsuke audit report
   "kmod                command:depmod"              # their kernel's modules
   "cpio                command:cpio"                # the guest of the agent's own tests
   "ca-certificates     file:/etc/ssl/certs/ca-certificates.crt"
