@@ -21,6 +21,7 @@ var layers = []struct {
 	{"cgroups", nil, "limits know nothing of filters and events: they meet in shim and guest"},
 	{"cgroups/inside", nil, "it is linked into the helper, which must stay small"},
 	{"audit", nil, "the event form and its stream are read by others: they depend on no mechanism"},
+	{"audit/shipper/config", []string{"audit", "cgroups"}, "a file that people write; it shares the form of quantities"},
 	{"profile", []string{"seccomp", "cgroups"}, "a profile is resolved the same on every machine: it knows the forms it resolves to and nothing else"},
 	{"config", []string{"cgroups"}, "the node's file is read before anything else is known; it shares the form of quantities"},
 	{"guest/plan", nil, "both ends of the wire import it, and one of them must stay small"},
@@ -78,7 +79,7 @@ var runtimeImports = []string{
 var bans = []ban{
 	{
 		except: []string{
-			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "node/traces", "cmd", "integration",
+			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "audit/sink/otlp", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "node/traces", "cmd", "integration",
 			"internal/exposition", // client_golang's own form is one of protobuf
 		},
 		imports:    runtimeImports,
