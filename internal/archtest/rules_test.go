@@ -79,7 +79,7 @@ var runtimeImports = []string{
 var bans = []ban{
 	{
 		except: []string{
-			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "audit/sink/otlp", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "node/traces", "cmd", "integration",
+			"shim", "cluster/v1alpha1", "cluster/controller", "cluster/door", "cluster/metrics", "cluster/reader", "audit/shipper", "audit/sink/otlp", "node/agent", "node/answer", "node/cri", "node/doctor", "node/install", "node/metrics", "node/pods", "node/traces", "cmd", "integration",
 			"internal/exposition", // client_golang's own form is one of protobuf
 		},
 		imports:    runtimeImports,

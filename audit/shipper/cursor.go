@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package shipper
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/checkpoint"
+	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/stream"
+)
+
+// cursor is how far one sink is with one stream.
+type cursor struct {
+	confirmed checkpoint.Mark
+	next      checkpoint.Mark // with what is in the batch
+	identity  *audit.Identity // of the last record; nil: none was read yet
+	checked   bool            // the record at next was found to follow from the one before it
+	damaged   damage          // since the last record
+	end       stream.Position // of the stream, as it was known last
+	drained   stream.Position // that end at which there was nothing more to read
+
+	headDue  bool      // records came that no head which was sent tells of
+	headSeen time.Time // when the head was last read
+}
+
+// damage is what was found where records should be.
+type damage struct {
+	bytes int64
+	found bool
+}
+
+func newCursor(path string, from checkpoint.Mark) *cursor {
+	from.Stream = path
+	return &cursor{confirmed: from, next: from}
+}
+
+// confirm says that the sink has what was read.
+func (c *cursor) confirm() { c.confirmed = c.next }
+
+// forget goes back to what is confirmed.
+func (c *cursor) forget() {
+	if c.next != c.confirmed {
+		c.next, c.checked = c.confirmed, false
+	}
+	c.damaged, c.drained = damage{}, stream.Position{}
+}
+
+// behind tells whether a stream may go on behind the cursor.
+func (c *cursor) behind() bool { return c.end != c.drained && before(c.next.At, c.end) }
+
+func before(a, b stream.Position) bool {
+	return a.Segment < b.Segment || a.Segment == b.Segment && a.Offset < b.Offset
+}
+
+// source is what the cursors of one sink read with. It is for one goroutine.
+type source struct {
+	root    string
+	reader  stream.Reader
+	decoder record.Decoder
+}
+
+// read adds records of the stream to the batch, until so many bytes of it are read, the batch is full, or there are no more. It reports whether
+// it has come to the end. The error is about the stream's directory.
+func (s *source) read(c *cursor, b *batch, quantum int64) (ended bool, err error) {
+	s.reader.Reset(s.dir(c), c.next.At)
+	defer s.reader.Close()
+	for used := int64(0); used < quantum && !b.full(); {
+		line, err := s.reader.Next()
+		var hurt *stream.DamageError
+		switch {
+		case errors.Is(err, io.EOF):
+			return true, nil
+		case errors.As(err, &hurt):
+			c.damage(b, hurt.Bytes)
+			c.next.At = s.reader.Behind()
+			continue
+		case err != nil:
+			return false, err
+		}
+		if !b.fits(len(line)) {
+			return false, nil // it is read again
+		}
+		used += int64(len(line))
+		if again := s.take(c, b, line); again {
+			s.reader.Reset(s.dir(c), c.next.At)
+			continue
+		}
+		c.next.At = s.reader.Behind()
+	}
+	return false, nil
+}
+
+func (s *source) dir(c *cursor) string { return filepath.Join(s.root, c.next.Stream) }
+
+// lookForCut goes back if the stream ends before the cursor: a power failure, or somebody, has cut it. What is known of the end may be older than what
+// was read, so the file is asked.
+func (s *source) lookForCut(c *cursor) {
+	if !before(c.end, c.next.At) {
+		return
+	}
+	segments, err := stream.Segments(s.dir(c))
+	if err != nil || len(segments) == 0 {
+		return
+	}
+	last := segments[len(segments)-1]
+	if last.Number < c.next.At.Segment {
+		c.next.At = stream.Position{Segment: 1}
+		c.rewind()
+		return
+	}
+	for _, segment := range segments {
+		info, err := os.Lstat(segment.Path)
+		if segment.Number == c.next.At.Segment && err == nil && info.Size() < c.next.At.Offset && isPlain(segment) {
+			c.rewind()
+		}
+	}
+}
+
+// isPlain tells whether a segment's size is that of its records.
+func isPlain(s stream.Segment) bool { return strings.HasSuffix(s.Path, ".ndjson") }
+
+// take adds what a line holds to the batch. It reports whether the cursor was moved back instead.
+func (s *source) take(c *cursor, b *batch, line []byte) (again bool) {
+	r, err := s.decoder.Decode(line)
+	if err != nil || !isChain(r.Chain) || !utf8.Valid(line) {
+		c.damage(b, int64(len(line)))
+		return false
+	}
+	if !c.checked {
+		if !c.follows(line) && c.next.At.Offset > 0 {
+			c.rewind()
+			return true
+		}
+		c.checked = true
+	}
+	if c.identity == nil || *c.identity != r.Identity {
+		c.identity = clone(&r.Identity)
+	}
+	if expected := c.next.Seq + 1; r.Seq > expected || c.damaged.found {
+		g := gap{after: c.next.Seq, before: r.Seq, bytes: c.damaged.bytes, reason: Removed}
+		if c.damaged.found {
+			g.reason = Damaged
+		}
+		b.addGap(c.next.Stream, c.identity, r, g)
+	}
+	b.add(c.next.Stream, c.identity, r, line)
+	c.next.Seq, c.next.Chain = r.Seq, strings.Clone(r.Chain)
+	c.damaged, c.headDue = damage{}, true
+	return false
+}
+
+// follows tells whether a line is the one behind the mark, or there is no mark to judge it by.
+func (c *cursor) follows(line []byte) bool {
+	if c.next.Chain == "" {
+		return true
+	}
+	link := stream.Link{Seq: c.next.Seq, Chain: c.next.Chain}
+	_, err := link.Follow(line)
+	return err == nil
+}
+
+// rewind goes back to the beginning of the segment: what is there now is not what was shipped. What was is sent again, and its consumer tells it
+// by its ids.
+func (c *cursor) rewind() {
+	c.next.At.Offset, c.next.Chain = 0, ""
+	c.checked, c.damaged, c.drained = false, damage{}, stream.Position{}
+}
+
+func (c *cursor) damage(b *batch, bytes int64) {
+	c.damaged.bytes += bytes
+	c.damaged.found = true
+	b.damages++
+}
+
+func isChain(text string) bool {
+	if len(text) != 64 {
+		return false
+	}
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func clone(id *audit.Identity) *audit.Identity {
+	own := *id
+	for _, s := range []*string{
+		&own.Node, &own.Namespace, &own.Pod, &own.PodUID, &own.Container, &own.ContainerID, &own.Profile, &own.ProfileDigest,
+	} {
+		*s = strings.Clone(*s)
+	}
+	return &own
+}
