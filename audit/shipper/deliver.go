@@ -23,8 +23,17 @@ const (
 // delivery hands one batch to a sink, for as long as it takes.
 type delivery struct {
 	*worker
-	ctx  context.Context // of attempts
-	wait time.Duration
+	ctx      context.Context // of attempts
+	wait     time.Duration
+	doubtful int // how often the same record was refused
+}
+
+// doubts is how often a record must be refused to be given up: what was said to concern it may have been a passing fault of the far side's.
+const doubts = 3
+
+func (d *delivery) doubt() bool {
+	d.doubtful++
+	return d.doubtful < doubts
 }
 
 // suspect is a record that is to be given up.
@@ -50,6 +59,8 @@ func (d *delivery) send(records []sink.Record) error {
 			return nil
 		case errors.As(err, &refused) && len(refused.Refusals) > 0:
 			records, err = d.refuse(records, refused)
+		case errors.As(err, &whole) && len(records) == 1 && d.doubt():
+			err = d.pause(err)
 		case errors.As(err, &whole) && len(records) == 1:
 			records, err = d.giveUp(records, []suspect{{records[0], whole.Reason, whole.Err}})
 		case errors.As(err, &whole):
@@ -117,6 +128,7 @@ func (d *delivery) attempt(records []sink.Record) error {
 	err := d.to.Send(ctx, records)
 	d.metrics.attempt(d.config.Name, time.Since(began))
 	if err == nil {
+		d.doubtful = 0
 		d.wait = min(firstWait, d.longest)
 		d.metrics.confirmed(d.config.Name, records)
 	}
