@@ -74,7 +74,7 @@ It exits with 0, with 1 if something is wrong, and with 2 if it was called wrong
 	group(cmd)
 	// Subcommands inherit it; arguments that are refused take the same way.
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{err, cmd.CommandPath()} })
-	cmd.AddCommand(newPsCommand(), newInspectCommand(), newProfileCommand(), newAuditCommand(), newNodeCommand(), newDoctorCommand(),
+	cmd.AddCommand(newPsCommand(), newInspectCommand(), newProfileCommand(), newAuditCommand(), newNodeCommand(), newDoctorCommand(), newShipCommand(),
 		newControllerCommand(), newVersionCommand(), newManCommand())
 	return cmd
 }
