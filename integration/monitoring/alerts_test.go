@@ -80,6 +80,24 @@ var cases = map[string]struct{ fires, silent string }{ // at the end of an hour,
 		`metsuke_controller_write_failures_total{instance="c"} 0+2x60`,
 		`metsuke_controller_write_failures_total{instance="c"} 0x50 5x10`,
 	},
+	"MetsukeRecordsNotShipped": {
+		`metsuke_ship_lost_records_total{instance="n",sink="s",reason="removed"} 0x55 1x5`,
+		`metsuke_ship_lost_records_total{instance="n",sink="s",reason="removed"} 0x30 1x30`, // half an hour ago
+	},
+	"MetsukeShippingBehind": {
+		`metsuke_ship_lag_seconds{instance="n",sink="s"} 400x60`,
+		`metsuke_ship_lag_seconds{instance="n",sink="s"} 400x55 1x5`,
+	},
+	"MetsukeShippingStuck": {
+		`metsuke_ship_confirmed_timestamp_seconds{instance="n",sink="s"} 0x60
+		metsuke_ship_backlog_bytes{instance="n",sink="s"} 7x60`,
+		`metsuke_ship_confirmed_timestamp_seconds{instance="n",sink="s"} 0x60
+		metsuke_ship_backlog_bytes{instance="n",sink="s"} 0x60`, // there is nothing to confirm
+	},
+	"MetsukeCheckpointsFail": {
+		`metsuke_ship_checkpoint_failures_total{instance="n",sink="s"} 0+1x60`,
+		`metsuke_ship_checkpoint_failures_total{instance="n",sink="s"} 0x45 3x15`,
+	},
 }
 
 // ends are the times of alerts that look back, or wait, for longer.
