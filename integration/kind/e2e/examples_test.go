@@ -75,7 +75,7 @@ func (s *suite) exampleRuns(folder string) {
 	}()
 	s.sh("kubectl apply -f deploy/examples/" + folder + "/profile.yaml")
 	profiles := slices.Sorted(maps.Values(example.profiles))
-	s.sh("kubectl wait profilebinding/" + example.namespace + " agentprofile/" + strings.Join(profiles, " agentprofile/") + " --for=condition=RolledOut --timeout=2m")
+	s.sh("kubectl wait profilebinding/" + example.namespace + " agentprofile/" + strings.Join(profiles, " agentprofile/") + " --for=condition=RolledOut --timeout=5m")
 	s.eventually("the namespace's service account", func() error {
 		_, err := s.api.CoreV1().ServiceAccounts(example.namespace).Get(s.ctx, "default", metav1.GetOptions{})
 		return err
@@ -100,7 +100,7 @@ func (s *suite) definitions() {
 	s.must(err)
 	// On the server's side: in an annotation there is no room for them.
 	s.sh("kubectl apply --server-side -f " + filepath.Dir(one) + " -f integration/crd/testdata")
-	s.sh("kubectl wait crd --all --for=condition=Established --timeout=1m")
+	s.sh("kubectl wait crd --all --for=condition=Established --timeout=5m")
 }
 
 // running waits until so many pods of the namespace run.

@@ -93,7 +93,7 @@ func (s *suite) profileReachesNewPods() {
 		s.t.Errorf("two versions have the digest %s", first)
 	}
 	s.sh("kubectl patch agentprofile " + s.namespace + ` --type=merge --patch='{"spec":{"extends":["absent"]}}'
-		kubectl wait agentprofile/` + s.namespace + " --for=condition=Accepted=false --timeout=1m")
+		kubectl wait agentprofile/` + s.namespace + " --for=condition=Accepted=false --timeout=5m")
 	for pod, digest := range map[*corev1.Pod]string{early: first, s.run("late", spec(idle("main"))): second} {
 		if name, got := s.under(pod, "main"); name != s.namespace || got != digest {
 			s.t.Errorf("pod %s runs under %s %s, want %s", pod.Name, name, got, digest)

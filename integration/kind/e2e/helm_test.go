@@ -65,7 +65,7 @@ func TestHelm(t *testing.T) {
 	if out := s.sh("kubectl get runtimeclasses -o name"); out != "" {
 		t.Errorf("%s is still there: something could start", out)
 	}
-	s.sh("kubectl -n " + s.namespace + " delete daemonsets,pods --all --timeout=2m")
+	s.sh("kubectl -n " + s.namespace + " delete daemonsets,pods --all --timeout=5m")
 	follow(ctx, t, bare, end[1:])
 	isBare(ctx, t, bare, files)
 }

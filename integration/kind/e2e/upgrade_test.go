@@ -70,7 +70,7 @@ func (s *suite) rollTo(image string) {
 		kubectl -n %[1]s set image daemonset/metsuke-node deployment/metsuke-controller '*=%[2]s'
 		kubectl -n %[1]s rollout status daemonset/metsuke-node --timeout=5m
 		kubectl -n %[1]s rollout status deployment/metsuke-controller --timeout=5m
-		kubectl wait node --all --for=jsonpath='{.metadata.labels.handler\.metsuke\.dev/%[3]s}'=ready --timeout=1m`, system, image, runtimeClass))
+		kubectl wait node --all --for=jsonpath='{.metadata.labels.handler\.metsuke\.dev/%[3]s}'=ready --timeout=5m`, system, image, runtimeClass))
 }
 
 // startsWith runs a pod on each worker, and returns the version of Metsuke in their receipts, which has to be the same.
