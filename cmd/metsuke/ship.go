@@ -23,8 +23,15 @@ import (
 	"metsuke.dev/metsuke/version"
 )
 
-// shipMemory is what the collector of garbage keeps the heap below, if it can, in bytes. What is needed is some batches for each sink.
-const shipMemory = 32 << 20
+// heapLimit is what the collector of garbage keeps the heap below, if it can, in bytes: what the program has from its start, and for each sink
+// what its library needs, and a batch in the forms that it goes through.
+func heapLimit(c *config.Config) int64 {
+	limit := int64(12 << 20)
+	for _, s := range c.Sinks {
+		limit += 4<<20 + 4*s.Batch.Bytes
+	}
+	return limit
+}
 
 func newShipCommand() *cobra.Command {
 	var node, address string
@@ -49,7 +56,7 @@ arrives at least once, and its id tells one that came twice.`,
 					return fmt.Errorf("the node's name: %w; say --node", err)
 				}
 			}
-			debug.SetMemoryLimit(shipMemory)
+			debug.SetMemoryLimit(heapLimit(c))
 			ctx, stop := interruptible(cmd)
 			defer stop()
 			sinks, err := openSinks(ctx, c, cmd.OutOrStdout())

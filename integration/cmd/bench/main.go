@@ -85,7 +85,7 @@ func main() {
 	setup := stand.SetupFlags()
 	rounds := flag.Int("rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
 	other := flag.String("handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
-	only := flag.String("only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many")
+	only := flag.String("only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,ship")
 	write := flag.String("write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
 	flag.Parse()
 	if *rounds == 0 {
@@ -170,6 +170,7 @@ func (b *bench) measure(placement stand.Placement, other, only string) error {
 		{"memory", "memory of the shims", "", b.memory},
 		{"resident", "memory of the resident", stand.Guest, b.resident},
 		{"many", "many pods at once", stand.Host, b.many},
+		{"ship", "shipping records", stand.Host, b.ship},
 	} {
 		if (part.in != "" && part.in != placement) || (only != "" && !strings.Contains(","+only+",", ","+part.name+",")) {
 			continue
