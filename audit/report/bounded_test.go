@@ -88,7 +88,9 @@ func TestDeepTree(t *testing.T) {
 	var r Report
 	s := stream.Stream{Path: "/s/p/c", Pod: "p", Container: "c"}
 	for pid := range uint32(300) {
-		e := audit.Event{Time: noon, Kind: audit.KindSyscall, Syscall: &audit.Syscall{PID: pid + 2, PPID: pid + 1, Syscall: "execve", Class: "exec", Verdict: audit.VerdictAllowed}}
+		e := audit.Event{Time: noon, Kind: audit.KindSyscall, Syscall: &audit.Syscall{
+			PID: pid + 2, PPID: pid + 1, Syscall: "execve", Class: "exec", Verdict: audit.VerdictAllowed,
+		}}
 		if pid == 299 {
 			e.Syscall.Verdict = audit.VerdictDenied
 		}
@@ -167,7 +169,8 @@ func TestTimes(t *testing.T) {
 	var r Report
 	s := stream.Stream{Path: "/s/p/c", Pod: "p", Container: "c"}
 	for i, at := range []time.Time{{}, noon, time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)} {
-		r.Add(&record.Record{Seq: uint64(i + 1), Event: audit.Event{Time: at, Kind: audit.KindSyscall, Syscall: &audit.Syscall{PID: 2, Verdict: "denied", Count: 2, Until: at}}}, s)
+		e := audit.Event{Time: at, Kind: audit.KindSyscall, Syscall: &audit.Syscall{PID: 2, Verdict: "denied", Count: 2, Until: at}}
+		r.Add(&record.Record{Seq: uint64(i + 1), Event: e}, s)
 	}
 	page := write(t, &r, About{At: verifiedAt})
 	for _, want := range []string{"1970-01-01 00:00:00", "2200-01-01 00:00:00"} {

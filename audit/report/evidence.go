@@ -88,7 +88,7 @@ func (r *Report) evidence(a About, s *scale) evidence {
 }
 
 func (r *Report) judge(c *container, s *scale) judgement {
-	j := judgement{Name: text(c.name()), Word: "undecided", Class: "open", Facts: "it was not verified: it came later"}
+	j := judgement{Name: r.named(c.number), Word: "undecided", Class: "open", Facts: "it was not verified: it came later"}
 	v := c.evidence
 	if v == nil {
 		return j
@@ -149,13 +149,26 @@ func (r *Report) tiles(sums *stats.Page) []tile {
 	return []tile{
 		{number(refused), "denied or killed", "#denials", distinct(&r.denials) + " different", refused > 0},
 		{number(allowed), "allowed " + noun(allowed, "call"), "#classes", many(sums.Records, "record"), false},
-		{distinct(&r.destinations), "addresses", "#addresses", "", false},
+		{r.addresses(), "addresses", "#addresses", "", false},
 		{distinct(&r.removed), "files deleted or renamed", "#removed", "", false},
 		{distinct(&r.written), "files written", "#files", "", false},
 		{number(sessions), "exec " + noun(sessions, "session"), "#sessions", "", false},
 		{number(sums.OOMs), "killed for want of memory", "#pressure", many(limits, "limit") + " lowered", sums.OOMs > 0},
 		{number(gaps), noun(gaps, "gap"), "#gaps", "", gaps > 0},
 	}
+}
+
+// addresses says how many addresses there are, whatever was done with each.
+func (r *Report) addresses() string {
+	have := map[string]bool{}
+	for _, item := range r.destinations.Items() {
+		have[item.Value.address] = true
+	}
+	n := number(uint64(len(have)))
+	if r.destinations.Full() {
+		return "at least " + n
+	}
+	return n
 }
 
 // distinct says how many different facts there are.

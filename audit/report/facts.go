@@ -51,8 +51,7 @@ type denial struct {
 	fact
 	call, rule, errno string
 	verdict           audit.Verdict
-	pid               uint32 // of the first one, as are args
-	args              []arg
+	args              []arg // of the first one
 }
 
 // arg is an argument of a call.
@@ -95,7 +94,9 @@ func (r *Report) deny(call *audit.Syscall, at int64, c *container) {
 	rule := stats.Rule(call.Origin, call.RuleID)
 	item := r.denials.Add(key(c, rule, call.Syscall, string(call.Verdict), call.Errno), max(1, call.Count))
 	if item.Value == nil {
-		d := &denial{fact: newFact(at, c), call: cut(call.Syscall), rule: cut(rule), errno: cut(call.Errno), verdict: audit.Verdict(cut(string(call.Verdict))), pid: call.PID}
+		d := &denial{
+			fact: newFact(at, c), call: cut(call.Syscall), rule: cut(rule), errno: cut(call.Errno), verdict: audit.Verdict(cut(string(call.Verdict))),
+		}
 		for i := range call.Args {
 			a := &call.Args[i]
 			d.args = append(d.args, arg{cut(a.Name), valueText(a), a.Evidence == audit.EvidenceRegister})

@@ -184,7 +184,7 @@ const shownDigest = 12 // characters of a digest, or of an id
 func (r *Report) containerViews(s *scale) []containerView {
 	var out []containerView
 	for _, c := range r.containers {
-		cv := containerView{Name: text(c.name()), Pod: text(c.of.Pod), Records: many(c.records, "record"), More: c.more}
+		cv := containerView{Name: r.named(c.number), Pod: text(c.of.Pod), Records: many(c.records, "record"), More: c.more}
 		for _, i := range c.instances {
 			iv := instanceView{ID: short(i.id.ContainerID), From: s.at(i.from), To: s.at(i.to), Profile: profileOf(i), End: i.exit}
 			if rec := i.receipt; rec != nil {
@@ -209,12 +209,18 @@ func (c *container) name() string {
 	return c.of.Container
 }
 
-// named returns the name of a container by its number.
+// named returns the name of a container by its number. Where another pod of the name has one that is called the same, it says of which pod.
 func (r *Report) named(number int) Text {
 	if number >= len(r.containers) {
 		return Text{S: "(others)"}
 	}
-	return text(r.containers[number].name())
+	c := r.containers[number]
+	for _, other := range r.containers {
+		if other != c && other.name() == c.name() {
+			return text(c.name() + " of pod " + head(c.id.PodUID, shownDigest))
+		}
+	}
+	return text(c.name())
 }
 
 // judged is a verdict of verification as a word, and as a class of the page's style.

@@ -111,7 +111,7 @@ func (r *Report) plot(s *scale) plot {
 	p := plot{FromMS: s.from / 1e6, ToMS: s.to / 1e6, Ticks: s.ticks()}
 	r.bars(&p, s)
 	for _, c := range r.containers {
-		p.Lives = append(p.Lives, c.life(s))
+		p.Lives = append(p.Lives, c.life(s, r.named(c.number)))
 	}
 	for _, session := range r.sessions.kept {
 		x, width := s.piece(session.from, session.to)
@@ -169,8 +169,8 @@ func height(n, most uint64) int {
 	return max(6, int(barsHigh*math.Sqrt(float64(n)/float64(most))))
 }
 
-func (c *container) life(s *scale) life {
-	l := life{Name: text(c.name()), Says: many(uint64(len(c.instances))+c.more, "instance")}
+func (c *container) life(s *scale, name Text) life {
+	l := life{Name: name, Says: many(uint64(len(c.instances))+c.more, "instance")}
 	for _, i := range c.instances {
 		x, width := s.piece(i.from, i.to)
 		l.Spans = append(l.Spans, span{x, width, Text{S: "instance " + short(i.id.ContainerID).S + " from " + s.at(i.from).Short}, "life"})

@@ -67,7 +67,8 @@ var lanesOf = []struct {
 	class       string
 	top, bottom int
 }{
-	{ran, "ran", 2, 7}, {files, "files", 8, 13}, {network, "net", 14, 19}, {privilege, "priv", 20, 25}, {others, "other", 12, 16}, {refused, "refused", 0, laneHigh},
+	{ran, "ran", 2, 7}, {files, "files", 8, 13}, {network, "net", 14, 19}, {privilege, "priv", 20, 25}, {others, "other", 12, 16},
+	{refused, "refused", 0, laneHigh},
 }
 
 func (r *Report) trees(s *scale) (out []treeView, hidden string) {

@@ -55,7 +55,8 @@ func left[V any](t *frequent.Table[V], shown int) string {
 	more := len(t.Items()) - shown
 	switch {
 	case t.Full():
-		return "There are more than " + number(frequent.MaxNames) + " different ones. Counts that are given as “a to b” lie between the two, and what occurs seldom may not be here."
+		return "There are more than " + number(frequent.MaxNames) +
+			" different ones. Counts that are given as “a to b” lie between the two, and what occurs seldom may not be here."
 	case more > 0:
 		return "And " + number(uint64(more)) + " more, which occur less often."
 	}
@@ -95,7 +96,10 @@ func items[V any](t *frequent.Table[V]) (list []*frequent.Item[V], most uint64) 
 
 func (r *Report) denialTable(s *scale) table {
 	list, most := items(&r.denials)
-	t := table{Columns: []string{"verdict", "call", "rule", "times", "first and last", "program", "arguments of the first"}, Left: left(&r.denials, len(list)), Command: "metsuke audit query --verdict denied,killed"}
+	t := table{
+		Columns: []string{"verdict", "call", "rule", "times", "first and last", "program", "arguments of the first"},
+		Left:    left(&r.denials, len(list)), Command: "metsuke audit query --verdict denied,killed",
+	}
 	for _, item := range list {
 		d := item.Value
 		var args []argView
@@ -117,7 +121,10 @@ func (r *Report) addressTable(s *scale) table {
 	slices.SortStableFunc(list, func(a, b *frequent.Item[*destination]) int {
 		return cmp.Compare(min(b.Value.refused, 1), min(a.Value.refused, 1))
 	})
-	t := table{Columns: []string{"address", "where", "call", "times", "denied", "first and last", "program", "evidence"}, Left: left(&r.destinations, len(list)), Command: "metsuke audit query --class net"}
+	t := table{
+		Columns: []string{"address", "where", "call", "times", "denied", "first and last", "program", "evidence"},
+		Left:    left(&r.destinations, len(list)), Command: "metsuke audit query --class net",
+	}
 	for _, item := range list {
 		d := item.Value
 		refused := entry{Plain: number(d.refused)}
@@ -226,7 +233,10 @@ func (r *Report) pressureTable(s *scale) table {
 }
 
 func (r *Report) gapTable(s *scale) table {
-	t := table{Columns: []string{"reason", "after", "before", "record", "missing", "what it means"}, Left: more(r.gaps.more), Command: "metsuke audit query --kind loss"}
+	t := table{
+		Columns: []string{"reason", "after", "before", "record", "missing", "what it means"},
+		Left:    more(r.gaps.more), Command: "metsuke audit query --kind loss",
+	}
 	for _, g := range r.gaps.kept {
 		missing := number(g.count)
 		if g.bytes > 0 {
