@@ -38,6 +38,8 @@ type Type string
 // The types of sinks.
 const (
 	TypeOTLP   Type = "otlp"
+	TypeKafka  Type = "kafka"
+	TypeNATS   Type = "nats"
 	TypeFile   Type = "file"
 	TypeStdout Type = "stdout"
 )
@@ -59,8 +61,10 @@ type Sink struct {
 	Batch   Batch
 	Timeout time.Duration // of one attempt to hand a batch over
 
-	OTLP *OTLP // TypeOTLP
-	File *File // TypeFile
+	OTLP  *OTLP  // TypeOTLP
+	Kafka *Kafka // TypeKafka
+	NATS  *NATS  // TypeNATS
+	File  *File  // TypeFile
 }
 
 // Batch bounds what is sent at once. A single record may be larger than Bytes.

@@ -66,6 +66,8 @@ type required struct{ path, expected string }
 
 var kinds = []kind{
 	{TypeOTLP, func(s *Sink) { s.OTLP = defaultOTLP() }, otlpFields, otlpRequired, checkOTLP},
+	{TypeKafka, func(s *Sink) { s.Kafka = defaultKafka() }, kafkaFields, kafkaRequired, checkKafka},
+	{TypeNATS, func(s *Sink) { s.NATS = &NATS{} }, natsFields, natsRequired, checkNATS},
 	{TypeFile, func(s *Sink) { s.File = defaultFile() }, fileFields, fileRequired, nil},
 	{name: TypeStdout},
 }
