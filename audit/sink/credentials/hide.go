@@ -4,9 +4,9 @@ package credentials
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 const (
@@ -14,8 +14,8 @@ const (
 	maxShown  = 512 // bytes of an error
 )
 
-// Hide returns an error with the text of err, but for secrets in it and in their words, which a far side may have repeated, and cut to 512 bytes. Secrets of
-// less than four bytes cannot be told from other text. What err wraps is lost.
+// Hide returns an error that wraps err and has its text, which a far side may have worded: without secrets that it repeats, whole or in words,
+// without control characters, and cut to 512 bytes. Secrets of less than four bytes cannot be told from other text.
 func Hide(err error, secrets []string) error {
 	if err == nil {
 		return nil
@@ -31,5 +31,19 @@ func Hide(err error, secrets []string) error {
 			text = strings.ReplaceAll(text, word, "…")
 		}
 	}
-	return errors.New(strings.ToValidUTF8(text[:min(len(text), maxShown)], ""))
+	text = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	return &hidden{strings.ToValidUTF8(text[:min(len(text), maxShown)], ""), err}
 }
+
+type hidden struct {
+	text string
+	err  error
+}
+
+func (h *hidden) Error() string { return h.text }
+func (h *hidden) Unwrap() error { return h.err }
