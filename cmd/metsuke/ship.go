@@ -18,6 +18,8 @@ import (
 	"metsuke.dev/metsuke/audit/shipper/config"
 	"metsuke.dev/metsuke/audit/sink"
 	"metsuke.dev/metsuke/audit/sink/file"
+	"metsuke.dev/metsuke/audit/sink/kafka"
+	"metsuke.dev/metsuke/audit/sink/nats"
 	"metsuke.dev/metsuke/audit/sink/otlp"
 	"metsuke.dev/metsuke/internal/exposition"
 	"metsuke.dev/metsuke/version"
@@ -110,6 +112,10 @@ func openSink(ctx context.Context, c *config.Sink, out io.Writer) (sink.Sink, er
 	switch c.Type {
 	case config.TypeOTLP:
 		return otlp.New(ctx, c, version.String())
+	case config.TypeKafka:
+		return kafka.New(c.Kafka), nil
+	case config.TypeNATS:
+		return nats.New(c.NATS), nil
 	case config.TypeFile:
 		return file.New(c.File), nil
 	case config.TypeStdout:
