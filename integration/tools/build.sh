@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes, kind
-# and Helm) and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes from such modules the
-# definitions of others' kinds that the examples have, and fetches from Debian busybox for the images, a kernel for guests, Docker,
+# Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes, kind, Helm, a NATS
+# server, an OpenTelemetry collector) and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes
+# from such modules the definitions of others' kinds that the examples have, and fetches Kafka's jars with Maven, and from Debian busybox
+# for the images, a kernel for guests, Docker,
 # and the base system of kind's nodes. They go to a cache outside the checkout, one directory a set, named by the hash of what was
 # pinned; a second run finds them there.
 #
@@ -11,7 +12,7 @@
 #                                   -cached: builds nothing, and prints nothing of a set that is missing
 #
 # Needs go; the sets `runc` and `runcstatic` need a C compiler, pkg-config and libseccomp-dev too, `busybox` and `docker` need
-# apt-get and dpkg-deb, `kernel` depmod too, `nodebase` root and wget (see install-deps.sh).
+# apt-get and dpkg-deb, `kernel` depmod too, `nodebase` root and wget, `kafka` mvn (see install-deps.sh).
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -154,6 +155,24 @@ recipe_etcd() {
   version go.etcd.io/etcd/server/v3 >"$1/version"
 }
 
+recipe_nats() {
+  CGO_ENABLED=0 "${plain[@]}" -ldflags "-s -w" -o "$1/" github.com/nats-io/nats-server/v2
+}
+
+recipe_collector() {
+  CGO_ENABLED=0 "${plain[@]}" -ldflags "-s -w" -o "$1/" .
+}
+
+# A broker and all that it needs, as jars. pom.xml names their versions, as far as it must; sha256sums has every one of them.
+recipe_kafka() {
+  mvn -B -q -ntp -Dmaven.repo.local="$1/repository" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$1"
+  rm -r "$1/repository"
+  cd "$1"
+  sha256sum --quiet -c "$here/kafka/sha256sums"
+  [ "$(ls | wc -l)" = "$(wc -l <"$here/kafka/sha256sums")" ] || { say "kafka: there are jars that sha256sums does not have"; return 1; }
+}
+
 recipe_coredns() {
   CGO_ENABLED=0 "${plain[@]}" -ldflags "-s -w" -o "$1/" github.com/coredns/coredns
   version github.com/coredns/coredns >"$1/version"
@@ -218,14 +237,23 @@ download() {
   apt-get -q -o APT::Sandbox::User=root download "$1" || { apt-get -q update && apt-get -q -o APT::Sandbox::User=root download "$1"; }
 }
 
-# module SET: the directory of the module that pins a set; for a set that is no Go module's, one that pins nothing.
+# module SET: the directory of what pins a set; for a set that nothing pins, this one.
 module() {
   case $1 in
   runcstatic) echo "$here/runc" ;;
   kata) echo "$here/../kata" ;; # the stand-ins there speak this version's protocols
   nodebase) echo "$here/kind" ;;
+  collector) echo "$here/../shipping/collector" ;;
   *) [ -d "$here/$1" ] && echo "$here/$1" || echo "$here" ;;
   esac
+}
+
+# pinned DIRECTORY: what a set's key is made of, beside its recipe.
+pinned() {
+  local file
+  for file in "$1"/{go.mod,go.sum,pom.xml,sha256sums} "$1"/*.go; do
+    [ ! -f "$file" ] || cat "$file"
+  done
 }
 
 version() { go list -m -f '{{.Version}}' "$1"; }
@@ -240,7 +268,7 @@ for set in "$@"; do
     exit 2
   fi
   pins=$(module "$set")
-  key=$({ [ "$pins" = "$here" ] || cat "$pins/go.mod" "$pins/go.sum"; declare -f "recipe_$set"; } | sha256sum | cut -c1-16)
+  key=$({ [ "$pins" = "$here" ] || pinned "$pins"; declare -f "recipe_$set"; } | sha256sum | cut -c1-16)
   dir=$cache/$set-$key
   [ -z "$cached" ] || [ -d "$dir" ] || continue
   if [ ! -d "$dir" ]; then

@@ -29,6 +29,8 @@ needs=(
   "chromium            command:chromium"            # looks at pages of metsuke audit report
   "kmod                command:depmod"              # their kernel's modules
   "cpio                command:cpio"                # the guest of the agent's own tests
+  "default-jre-headless command:java"               # the Kafka broker that records are shipped to
+  "maven               command:mvn"                 # its jars
   "ca-certificates     file:/etc/ssl/certs/ca-certificates.crt"
 )
 if [ "${1:-}" = kind ]; then
