@@ -4,6 +4,7 @@ package shipping
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -31,6 +32,10 @@ func TestMain(m *testing.M) {
 		os.Exit(status)
 	}
 	if err := setUp(); err != nil {
+		fmt.Fprintln(os.Stderr, "shipping:", err)
+		os.Exit(1)
+	}
+	if err := flag.Set("test.parallel", "8"); err != nil { // they wait most of the time
 		fmt.Fprintln(os.Stderr, "shipping:", err)
 		os.Exit(1)
 	}

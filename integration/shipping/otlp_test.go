@@ -26,6 +26,7 @@ protocol = "{PROTOCOL}"
 
 // By each protocol, a collector is killed, parted from the shipper, and its queue filled.
 func TestOTLPFaults(t *testing.T) {
+	t.Parallel()
 	for _, protocol := range []config.Protocol{config.ProtocolGRPC, config.ProtocolHTTP} {
 		t.Run(string(protocol), func(t *testing.T) {
 			t.Parallel()
