@@ -4,9 +4,8 @@
 # Builds the tools that the stands run (containerd 2 and 1.7, runc, CNI plugins, cri-tools, Kata's Go shim, Kubernetes, kind, Helm, a NATS
 # server, an OpenTelemetry collector) and golangci-lint, each from the Go module that a go.mod and a go.sum pin (see module below), takes
 # from such modules the definitions of others' kinds that the examples have, and fetches Kafka's jars with Maven, and from Debian busybox
-# for the images, a kernel for guests, Docker,
-# and the base system of kind's nodes. They go to a cache outside the checkout, one directory a set, named by the hash of what was
-# pinned; a second run finds them there.
+# for the images, a kernel for guests, Docker, and the base system of kind's nodes. They go to a cache outside the checkout, one directory
+# a set, named by the hash of what was pinned; a second run finds them there.
 #
 #   build.sh [-cached] [SET...]     builds what is missing; prints SET=DIRECTORY on stdout, one line a set; progress goes to stderr
 #                                   -cached: builds nothing, and prints nothing of a set that is missing
