@@ -3,13 +3,13 @@
 package shipper
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/checkpoint"
@@ -130,7 +130,7 @@ func isPlain(s stream.Segment) bool { return strings.HasSuffix(s.Path, ".ndjson"
 // take adds what a line holds to the batch. It reports whether the cursor was moved back instead.
 func (s *source) take(c *cursor, b *batch, line []byte) (again bool) {
 	r, err := s.decoder.Decode(line)
-	if err != nil || !isChain(r.Chain) || !utf8.Valid(line) {
+	if err != nil || !isChain(r.Chain) || !isInert(bytes.TrimSuffix(line, []byte("\n"))) {
 		c.damage(b, int64(len(line)))
 		return false
 	}

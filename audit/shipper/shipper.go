@@ -88,12 +88,6 @@ func Run(ctx context.Context, o Options) error {
 	err = wait(ctx, left, len(workers))
 	close(done)
 	beside.Wait()
-	if o.Once && err != nil {
-		return fmt.Errorf("%w: %w", ErrLeft, err)
-	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
-	}
 	return err
 }
 

@@ -70,9 +70,14 @@ func newestHead(path string) (*manifest.Head, []byte) {
 	return nil, nil
 }
 
-// isInert tells whether a line may stand in another one.
+// isInert tells whether what is on a line is text, without anything that ends it or acts on whoever shows it.
 func isInert(line []byte) bool {
-	return utf8.Valid(line) && !bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' })
+	for _, b := range line {
+		if b < ' ' {
+			return false
+		}
+	}
+	return utf8.Valid(line)
 }
 
 func openFile(path string) (*os.File, error) {

@@ -82,7 +82,7 @@ func newWorker(o *Options, d Destination, streams *catalogue, stopped <-chan str
 	return w, nil
 }
 
-// run ships until it is stopped, or, if once, until nothing is left. Attempts that are under way end with ctx. The error is nil unless
+// run ships until it is stopped, or, if once, until nothing is left. Attempts that are under way end with ctx. The error, if once, is that
 // something was left.
 func (w *worker) run(ctx context.Context, once bool) error {
 	defer w.save(ctx, true)
@@ -95,7 +95,7 @@ func (w *worker) run(ctx context.Context, once bool) error {
 		if len(w.batch.records) > 0 {
 			if err := w.deliver(ctx, w.batch.records); err != nil {
 				w.forget()
-				return err
+				break
 			}
 		}
 		w.confirm() // without records too: there may be damage at the end of a stream
@@ -112,7 +112,10 @@ func (w *worker) run(ctx context.Context, once bool) error {
 		case <-w.later():
 		}
 	}
-	return context.Canceled
+	if once {
+		return ErrLeft
+	}
+	return nil
 }
 
 func isClosed(c <-chan struct{}) bool {
