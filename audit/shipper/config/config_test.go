@@ -113,8 +113,8 @@ file = { path = "/f", max_size = "2Gi", keep = 0 }
 		t.Fatal(err)
 	}
 	plain := Sink{Form: FormJSON, Batch: Batch{1000, 1 << 20}, Timeout: 30 * time.Second}
-	lake, out, file := plain, plain, plain
-	lake = Sink{Name: "lake", Type: TypeOTLP, Form: FormOCSF, Batch: Batch{7, 64 << 10}, Timeout: 90 * time.Second, OTLP: &OTLP{
+	out, file := plain, plain
+	lake := Sink{Name: "lake", Type: TypeOTLP, Form: FormOCSF, Batch: Batch{7, 64 << 10}, Timeout: 90 * time.Second, OTLP: &OTLP{
 		Endpoint: parseURL(t, "https://[::1]:4318/logs"), Protocol: ProtocolHTTP, Compression: CompressionNone, Headers: "/h",
 		TLS: &TLS{CA: "/ca", Cert: "/cert", Key: "/key", ServerName: "x"},
 	}}
