@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/shim/bootstrap"
 	"metsuke.dev/metsuke/shim/status"
@@ -39,7 +40,7 @@ func TestRecordDeath(t *testing.T) {
 	}
 	records := func() string {
 		t.Helper()
-		r, err := stream.OpenReader(dir, 1)
+		r, err := segment.OpenReader(dir, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +72,7 @@ func TestRecordDeath(t *testing.T) {
 	if got := records(); !strings.Contains(got, `"kind":"loss","reason":"shim-died","count":7`) {
 		t.Errorf("records:\n%s", got)
 	}
-	if n, err := stream.CheckChain(dir); n != 2 || err != nil {
+	if n, err := segment.CheckChain(dir); n != 2 || err != nil {
 		t.Errorf("chain: %d %v", n, err)
 	}
 	broken := &bootstrap.Deletion{ID: "c", Lost: true, Record: &bootstrap.Record{Owner: json.RawMessage(`[]`)}}

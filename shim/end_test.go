@@ -11,6 +11,7 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/verify"
@@ -40,7 +41,7 @@ func TestEndRecord(t *testing.T) {
 			c.end()
 		}
 		c.close()
-		line, err := stream.Last(dir)
+		line, err := segment.Last(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +94,7 @@ func TestRecordDeathSigned(t *testing.T) {
 	if err := die(path + "-gone"); err == nil || !strings.Contains(err.Error(), "is not signed") {
 		t.Errorf("without its key: %v", err)
 	}
-	if n, err := stream.CheckChain(dir); n != 3 || err != nil {
+	if n, err := segment.CheckChain(dir); n != 3 || err != nil {
 		t.Errorf("%d records, %v", n, err)
 	}
 	if s, err := verify.Dir(dir, signature.Ring{key.Public}); err != nil || s.Verdict() != verify.Fault {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/guest/supervisor"
@@ -118,7 +119,7 @@ func tell(t *testing.T, s *Service, kind string, event proto.Message) {
 // ends reads a stream as "oom exit:CAUSE".
 func ends(t *testing.T, dir string) string {
 	t.Helper()
-	r, err := stream.OpenReader(dir, 1)
+	r, err := segment.OpenReader(dir, 1)
 	if err != nil {
 		t.Fatal(err)
 	}

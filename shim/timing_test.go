@@ -15,6 +15,7 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/config"
 	"metsuke.dev/metsuke/shim/bootstrap"
@@ -144,7 +145,7 @@ func TestExitWaitsForStart(t *testing.T) {
 			if err := w.Close(); err != nil {
 				t.Fatal(err)
 			}
-			line, err := stream.Last(dir)
+			line, err := segment.Last(dir)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -20,6 +20,7 @@ import (
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/index"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -116,7 +117,7 @@ func (r *random) filter(t *testing.T) (f Filter) {
 // reference reads as plainly as can be: each line is parsed by encoding/json, each record compared.
 func reference(t *testing.T, dir string, f *Filter) (lines []string) {
 	t.Helper()
-	in, err := stream.OpenReader(dir, 0)
+	in, err := segment.OpenReader(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

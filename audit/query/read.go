@@ -12,6 +12,7 @@ import (
 
 	"metsuke.dev/metsuke/audit/index"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -150,9 +151,9 @@ func (r *reading) scan(last int) error {
 		if err == nil && from < 0 {
 			continue
 		}
-		var reader *stream.Reader
+		var reader *segment.Reader
 		if err == nil {
-			reader, err = stream.OpenReader(s.Path, from)
+			reader, err = segment.OpenReader(s.Path, from)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

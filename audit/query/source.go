@@ -9,6 +9,7 @@ import (
 
 	"metsuke.dev/metsuke/audit/index"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -18,7 +19,7 @@ var minIndexed int64 = index.MinBytes
 // source is one stream that is being read.
 type source struct {
 	stream  stream.Stream
-	reader  *stream.Reader
+	reader  *segment.Reader
 	reading *reading
 	head    Entry
 
@@ -37,7 +38,7 @@ type indexer struct {
 	summary index.Summary
 }
 
-func newSource(r *reading, s stream.Stream, reader *stream.Reader) *source {
+func newSource(r *reading, s stream.Stream, reader *segment.Reader) *source {
 	src := &source{stream: s, reader: reader, reading: r}
 	if p := r.filter.Process; p.PID != 0 {
 		src.descent = &descent{root: p}
@@ -52,7 +53,7 @@ func (s *source) next() bool {
 			return false
 		}
 		line, err := s.reader.Next()
-		var damage *stream.DamageError
+		var damage *segment.DamageError
 		switch {
 		case err == nil:
 		case isEnd(err):
@@ -156,7 +157,7 @@ func (s *source) enter(number int) bool {
 
 // goTo has the reader go on at the beginning of a segment.
 func (s *source) goTo(number int) error {
-	reader, err := stream.OpenReader(s.stream.Path, number)
+	reader, err := segment.OpenReader(s.stream.Path, number)
 	if err != nil {
 		return err
 	}

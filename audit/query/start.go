@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -59,7 +60,7 @@ func (r *reading) startOf(s stream.Stream, last int) (int, error) {
 
 // count returns how many records of one segment the filter chooses.
 func (r *reading) count(s stream.Stream, number int) (n int, err error) {
-	reader, err := stream.OpenReader(s.Path, number)
+	reader, err := segment.OpenReader(s.Path, number)
 	if err != nil {
 		return 0, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"metsuke.dev/metsuke/audit/checkpoint"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -70,7 +71,7 @@ func unconfirmed(dir string, at stream.Position) (bytes int64) {
 
 // timeAt is when the record at a position happened, or the first one behind it; zero if that cannot be read.
 func timeAt(dir string, at stream.Position) time.Time {
-	var r stream.Reader
+	var r segment.Reader
 	r.Reset(dir, at)
 	defer r.Close()
 	line, err := r.Next()

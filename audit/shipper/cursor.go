@@ -14,6 +14,7 @@ import (
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/checkpoint"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -63,7 +64,7 @@ func before(a, b stream.Position) bool {
 // source is what the cursors of one sink read with. It is for one goroutine.
 type source struct {
 	root    string
-	reader  stream.Reader
+	reader  segment.Reader
 	decoder record.Decoder
 }
 
@@ -74,7 +75,7 @@ func (s *source) read(c *cursor, b *batch, quantum int64) (ended bool, err error
 	defer s.reader.Close()
 	for used := int64(0); used < quantum && !b.full(); {
 		line, err := s.reader.Next()
-		var hurt *stream.DamageError
+		var hurt *segment.DamageError
 		switch {
 		case errors.Is(err, io.EOF):
 			return true, nil
@@ -116,9 +117,9 @@ func (s *source) lookForCut(c *cursor) {
 		c.rewind()
 		return
 	}
-	for _, segment := range segments {
-		info, err := os.Lstat(segment.Path)
-		if segment.Number == c.next.At.Segment && err == nil && info.Size() < c.next.At.Offset && isPlain(segment) {
+	for _, one := range segments {
+		info, err := os.Lstat(one.Path)
+		if one.Number == c.next.At.Segment && err == nil && info.Size() < c.next.At.Offset && isPlain(one) {
 			c.rewind()
 		}
 	}

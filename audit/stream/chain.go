@@ -7,8 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
-	"io"
 	"strconv"
 	"time"
 
@@ -138,30 +136,4 @@ func (l Link) Follow(line []byte) (Link, error) {
 		return next, ErrChain
 	}
 	return next, nil
-}
-
-// CheckChain reads the whole stream in dir and returns its number of records. The error says where the
-// first record stands that is out of number, or whose chain does not follow from what is before it. It
-// cannot tell whether records are missing at the end.
-func CheckChain(dir string) (records uint64, err error) {
-	r, err := OpenReader(dir, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer r.Close()
-	var link Link
-	for {
-		line, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return link.Seq, nil
-		}
-		if err != nil {
-			return link.Seq, err
-		}
-		next, err := link.Follow(line)
-		if err != nil {
-			return link.Seq, fmt.Errorf("%s: after record %d: record %d: %w", r.Segment().Path, link.Seq, next.Seq, err)
-		}
-		link = next
-	}
 }

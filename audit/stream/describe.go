@@ -60,7 +60,7 @@ func lastLink(file *os.File) (Link, int64) {
 	if err != nil {
 		return Link{}, 0
 	}
-	line, end, err := lastRecord(file, info.Size())
+	line, end, err := LastRecord(file, info.Size())
 	seq, chain, ok := whole(line)
 	if err != nil || !ok {
 		return Link{}, 0

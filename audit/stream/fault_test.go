@@ -249,7 +249,7 @@ func childFullDisk(root string, o Options) {
 	if !errors.As(err, &we) || !we.Full() || w.Seq() != n {
 		fail("error", err, "seq", w.Seq(), "want", n)
 	}
-	if got, err := CheckChain(dir); err != nil || got != n {
+	if got, err := checkChain(dir); err != nil || got != n {
 		fail("full: records", got, err)
 	}
 	if err := w.Fold(3); err != nil { // its block is there
@@ -267,7 +267,7 @@ func childFullDisk(root string, o Options) {
 	if err := w.AppendFolded(call(0), 3); err != nil || w.Folded() != 0 {
 		fail("after there is room:", err, "folded", w.Folded())
 	}
-	if got, err := CheckChain(dir); err != nil || got != n+1 {
+	if got, err := checkChain(dir); err != nil || got != n+1 {
 		fail("after there is room: records", got, err)
 	}
 	if err := w.Close(); err != nil {

@@ -2,16 +2,7 @@
 
 package stream
 
-import (
-	"bufio"
-	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
-
-	"metsuke.dev/metsuke/audit"
-)
+import "os"
 
 // Position is where a record of a stream begins.
 type Position struct {
@@ -19,25 +10,7 @@ type Position struct {
 	Offset  int64 `json:"offset"`  // in the segment, in bytes
 }
 
-// ReadAt returns the record at a position of the stream in dir, with its newline, without locking anything. The error
-// wraps fs.ErrNotExist when the segment is gone, and ErrDamaged when no whole record begins there.
-func ReadAt(dir string, at Position) ([]byte, error) {
-	file, err := openSegment(filepath.Join(dir, segmentName(at.Segment)))
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	line, err := bufio.NewReader(io.NewSectionReader(file, at.Offset, audit.MaxRecord)).ReadBytes('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("%s: %w", file.Name(), err)
-	}
-	if _, _, ok := whole(line); !ok {
-		return nil, fmt.Errorf("%s: %w: no whole record at offset %d", file.Name(), ErrDamaged, at.Offset)
-	}
-	return line, nil
-}
-
-// Size returns how many segments the stream in dir has, and their bytes together.
+// Size returns how many segments the stream in dir has, and how many bytes they have together, compressed ones as they are on the disk.
 func Size(dir string) (segments int, bytes int64, err error) {
 	list, err := Segments(dir)
 	if err != nil {

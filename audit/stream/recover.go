@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"slices"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/journal"
@@ -91,7 +89,7 @@ func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	line, end, err := lastRecord(file, info.Size())
+	line, end, err := LastRecord(file, info.Size())
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", file.Name(), err)
 	}
@@ -111,8 +109,8 @@ func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
 	return found, nil
 }
 
-// lastRecord returns the last whole record of a segment and the offset behind it; nil and 0 if there is none.
-func lastRecord(r io.ReaderAt, size int64) (line []byte, end int64, err error) {
+// LastRecord returns the last whole record of a segment and the offset behind it; nil and 0 if there is none.
+func LastRecord(r io.ReaderAt, size int64) (line []byte, end int64, err error) {
 	end = size
 	for range maxSkips {
 		if end, err = journal.LineStart(r, end); err != nil || end == 0 { // behind the last newline
@@ -134,40 +132,4 @@ func lastRecord(r io.ReaderAt, size int64) (line []byte, end int64, err error) {
 		end = start
 	}
 	return nil, 0, fmt.Errorf("%w: no whole record in the last %d lines", ErrDamaged, maxSkips)
-}
-
-// Last returns the last whole record of the stream in dir, with its newline, without locking or changing
-// anything. It is nil if there is none.
-func Last(dir string) ([]byte, error) {
-	segments, err := Segments(dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range slices.Backward(segments) {
-		line, err := lastOf(s.Path)
-		if err != nil || line != nil {
-			return line, err
-		}
-	}
-	return nil, nil
-}
-
-func lastOf(path string) ([]byte, error) {
-	file, err := openSegment(path)
-	if errors.Is(err, fs.ErrNotExist) { // retention was faster
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	line, _, err := lastRecord(file, info.Size())
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return line, nil
 }

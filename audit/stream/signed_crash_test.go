@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/verify"
@@ -158,7 +159,7 @@ func TestVerifiedWhileWritten(t *testing.T) {
 		}
 	})
 	for last := []byte(nil); last == nil; time.Sleep(time.Millisecond) {
-		last, _ = stream.Last(stream.Dir(root, signedID))
+		last, _ = segment.Last(stream.Dir(root, signedID))
 	}
 	for n := range 60 {
 		proven(t, fmt.Sprint("look ", n), root, keys)

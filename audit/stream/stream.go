@@ -3,7 +3,7 @@
 // Package stream keeps the audit stream of one container on disk: an append-only sequence of records in
 // segments, numbered without gaps and chained by hash.
 //
-//	<root>/<namespace>_<pod>_<uid>/<container>/00000001.ndjson   segments, mode 0600
+//	<root>/<namespace>_<pod>_<uid>/<container>/00000001.ndjson   segments, mode 0600; .ndjson.zst once retention has compressed it
 //	                                          /folded            counters of what is not a record yet
 //	                                          /manifest, /head   what is signed of it (package manifest), with a key
 //	<root>/ledger                                                 which streams there are (package ledger), with a key
@@ -26,6 +26,7 @@
 package stream
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,14 +35,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
 	segmentSuffix = ".ndjson"
 	segmentDigits = 8
 	foldedName    = "folded"
+
+	// CompressedSuffix is what the name of a compressed segment has behind that of a plain one.
+	CompressedSuffix = ".zst"
 )
 
 // Stream is one container's stream, as List finds it. The names are those of its directories: encoded as
@@ -52,14 +54,17 @@ type Stream struct {
 	Container string
 }
 
-// Segment is one file of a stream.
+// Segment is one file of a stream. Package segment reads it.
 type Segment struct {
 	Number int // from 1
 	Path   string
 }
 
+// Compressed tells whether retention has compressed the segment.
+func (s Segment) Compressed() bool { return strings.HasSuffix(s.Path, CompressedSuffix) }
+
 // List returns the streams under root, ordered by path. A root that does not exist is an error that
-// wraps fs.ErrNotExist. Symbolic links are passed over.
+// wraps fs.ErrNotExist. Symbolic links are passed over, and what begins with a dot: no stream does.
 func List(root string) ([]Stream, error) {
 	pods, err := os.ReadDir(root)
 	if err != nil {
@@ -67,7 +72,7 @@ func List(root string) ([]Stream, error) {
 	}
 	var streams []Stream
 	for _, pod := range pods {
-		if !pod.IsDir() {
+		if !pod.IsDir() || strings.HasPrefix(pod.Name(), ".") {
 			continue
 		}
 		containers, err := os.ReadDir(filepath.Join(root, pod.Name()))
@@ -87,7 +92,8 @@ func List(root string) ([]Stream, error) {
 	return streams, nil
 }
 
-// Segments returns the segments of the stream in dir in their order. Other files are passed over.
+// Segments returns the segments of the stream in dir in their order. Other files are passed over, and so is a compressed segment that is
+// also there as it was: it is about to take that one's place.
 func Segments(dir string) ([]Segment, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -108,36 +114,22 @@ func segmentsOf(dir *os.File) ([]Segment, error) {
 			segments = append(segments, Segment{Number: n, Path: filepath.Join(dir.Name(), name)})
 		}
 	}
-	slices.SortFunc(segments, func(a, b Segment) int { return a.Number - b.Number })
-	return segments, nil
+	slices.SortFunc(segments, func(a, b Segment) int { return cmp.Or(a.Number-b.Number, strings.Compare(a.Path, b.Path)) })
+	return slices.CompactFunc(segments, func(a, b Segment) bool { return a.Number == b.Number }), nil
 }
+
+// SegmentName is the name of a segment's file that is not compressed.
+func SegmentName(n int) string { return segmentName(n) }
 
 func segmentName(n int) string {
 	return fmt.Sprintf("%0*d%s", segmentDigits, n, segmentSuffix)
 }
 
 func segmentNumber(name string) (int, bool) {
-	digits, ok := strings.CutSuffix(name, segmentSuffix)
+	digits, ok := strings.CutSuffix(strings.TrimSuffix(name, CompressedSuffix), segmentSuffix)
 	if !ok || len(digits) != segmentDigits {
 		return 0, false
 	}
 	n, err := strconv.ParseUint(digits, 10, 31)
 	return int(n), err == nil && n > 0
-}
-
-// openSegment opens a segment for reading. What is not a regular file (a link, a pipe that would block) is refused.
-func openSegment(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }

@@ -64,7 +64,7 @@ func appendAll(t testing.TB, w *Writer, n int) {
 // check fails unless the stream has n records and a whole chain.
 func check(t testing.TB, dir string, n uint64) {
 	t.Helper()
-	if got, err := CheckChain(dir); err != nil || got != n {
+	if got, err := checkChain(dir); err != nil || got != n {
 		t.Fatalf("chain has %d records, error %v; want %d and none", got, err, n)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/verify"
 )
@@ -49,7 +50,7 @@ func TestRechained(t *testing.T) {
 		if !has(faults, verify.Rewritten) || has(faults, verify.RecordChanged) {
 			t.Errorf("record %d: %v", i+1, faults)
 		}
-		if _, err := stream.CheckChain(dir); err != nil {
+		if _, err := segment.CheckChain(dir); err != nil {
 			t.Errorf("record %d: the chain does not hold: %v", i+1, err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/timeline"
 )
@@ -125,7 +126,7 @@ func summarize(s stream.Stream) (auditSummary, error) {
 	if sum.Segments, sum.Bytes, err = stream.Size(s.Path); err != nil {
 		return sum, err
 	}
-	line, err := stream.Last(s.Path)
+	line, err := segment.Last(s.Path)
 	if err != nil || line == nil {
 		return sum, err
 	}

@@ -10,7 +10,7 @@ import (
 
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/integration/stand"
 )
 
@@ -86,7 +86,7 @@ func TestNamesAreOnlyValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := stream.CheckChain(dirs["main"]); err != nil {
+		if _, err := segment.CheckChain(dirs["main"]); err != nil {
 			t.Error(err)
 		}
 	})

@@ -13,7 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/integration/stand"
 )
 
@@ -56,7 +56,7 @@ func TestPodIsHeldAndRecorded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n, err := stream.CheckChain(dirs["main"]); err != nil || n != uint64(len(events)) {
+		if n, err := segment.CheckChain(dirs["main"]); err != nil || n != uint64(len(events)) {
 			t.Errorf("chain of %d records: %d, %v", len(events), n, err)
 		}
 		p.remove()

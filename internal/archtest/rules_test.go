@@ -102,6 +102,14 @@ var bans = []ban{
 		do:         "use the task/v2 types of containerd's api over ttrpc (the same wire form as v3)",
 	},
 	{
+		in:         []string{"shim", "guest", "cmd/containerd-shim-metsuke-v2", "cmd/metsuke-guest"},
+		notHelpers: true,
+		imports:    []string{"github.com/klauspost/..."},
+		transitive: true,
+		why:        "who writes streams never compresses nor decompresses: each pod would pay for it in memory",
+		do:         "read streams with audit/segment outside of the shim; audit/stream has what its writer needs",
+	},
+	{
 		in:      []string{"profile"},
 		imports: []string{"os", "os/...", "net", "net/...", "syscall"}, // x/sys/unix has the names of errors
 		why:     "profiles are pure: the same files must resolve to the same profile in the shim, in lint and in a controller",

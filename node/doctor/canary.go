@@ -14,6 +14,7 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/node/cri"
 	"metsuke.dev/metsuke/profile"
@@ -176,7 +177,7 @@ func (c *canary) receipt() (*record.Record, error) {
 		return nil, fmt.Errorf("it runs, and has no stream: %w", err)
 	}
 	defer release()
-	r, err := stream.OpenReader(dir, 1)
+	r, err := segment.OpenReader(dir, 1)
 	if err != nil {
 		return nil, err
 	}

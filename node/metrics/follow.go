@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/tally"
 	"metsuke.dev/metsuke/node/pods"
@@ -173,14 +174,9 @@ func (f *follower) find(root string, alive map[string]bool) error {
 
 // end is where a stream ends.
 func end(dir string) stream.Position {
-	segments, err := stream.Segments(dir)
-	if err != nil || len(segments) == 0 {
-		return stream.Position{Segment: 1}
-	}
-	last := segments[len(segments)-1]
-	at := stream.Position{Segment: last.Number}
-	if info, err := os.Lstat(last.Path); err == nil {
-		at.Offset = info.Size()
+	at, err := segment.End(dir)
+	if err != nil { // it is being removed, or read from its last segment's beginning
+		return stream.Position{Segment: max(at.Segment, 1)}
 	}
 	return at
 }
@@ -274,7 +270,7 @@ func (r *reader) read(ctx context.Context, dir string, t *track, told bool) bool
 
 // start tells of a start whose place the shim has told.
 func (r *reader) start(dir string, t *track, at stream.Position) {
-	line, err := stream.ReadAt(filepath.Join(r.root, dir), at)
+	line, err := segment.ReadAt(filepath.Join(r.root, dir), at)
 	if errors.Is(err, fs.ErrNotExist) { // retention was faster
 		return
 	}
@@ -315,14 +311,14 @@ func (r *reader) put(handler, profile string, counts map[counter]uint64) {
 // scan counts the records with numbers above after and up to until (0: all), and moves at and after along. It reports whether it came to
 // the end.
 func (r *reader) scan(ctx context.Context, dir string, t *track, at *stream.Position, after *uint64, until uint64, one func(*record.Record, map[counter]uint64)) bool {
-	in, err := stream.OpenReaderAt(filepath.Join(r.root, dir), *at)
+	in, err := segment.OpenReaderAt(filepath.Join(r.root, dir), *at)
 	if err != nil { // retention was faster
 		return true
 	}
 	defer in.Close()
 	for r.left > 0 && ctx.Err() == nil {
 		line, err := in.Next()
-		var damage *stream.DamageError
+		var damage *segment.DamageError
 		switch {
 		case errors.Is(err, io.EOF):
 			*at = in.Behind()

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/shim/status"
 )
@@ -112,7 +113,7 @@ func (p *pod) lastDenial(c *Container) {
 
 // lastEvent reads the end of the stream of a container whose shim does not tell.
 func (p *pod) lastEvent(c *Container) {
-	line, err := stream.Last(p.dir(c))
+	line, err := segment.Last(p.dir(c))
 	if err == nil && line != nil {
 		var r *record.Record
 		if r, err = record.Parse(line); err == nil {
@@ -129,7 +130,7 @@ func (p *pod) read(c *Container, at *stream.Position) *Record {
 	if at == nil {
 		return nil
 	}
-	line, err := stream.ReadAt(p.dir(c), *at)
+	line, err := segment.ReadAt(p.dir(c), *at)
 	if errors.Is(err, fs.ErrNotExist) { // retention was faster
 		return nil
 	}

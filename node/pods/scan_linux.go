@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/audit/tally"
 )
@@ -33,7 +34,7 @@ func scan(ctx context.Context, dir string, since time.Time) (*tally.Counts, erro
 	if err != nil {
 		return nil, err
 	}
-	r, err := stream.OpenReader(dir, from)
+	r, err := segment.OpenReader(dir, from)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +47,7 @@ func scan(ctx context.Context, dir string, since time.Time) (*tally.Counts, erro
 			return nil, ctx.Err()
 		}
 		line, err := r.Next()
-		var damage *stream.DamageError
+		var damage *segment.DamageError
 		if errors.Is(err, io.EOF) {
 			break
 		}

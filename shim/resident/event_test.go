@@ -12,6 +12,7 @@ import (
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/guest/channel"
 )
@@ -110,7 +111,7 @@ func TestStream(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	r, err := stream.OpenReader(dir, 0)
+	r, err := segment.OpenReader(dir, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stream
+package segment
 
 import (
 	"bytes"
@@ -8,23 +8,23 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/stream"
 )
 
 // Reader reads the lines of one stream, segment after segment, while it may be written. It does not judge
 // what is in them. Not safe for concurrent use.
 type Reader struct {
 	dir     string
-	from    Position // where the first line begins
-	segment Segment
-	file    *os.File // nil: no segment is open
-	later   bool     // a later segment exists, so this one is complete
-	base    int64    // offset of buf[0] in the segment
-	buf     []byte   // what was read
-	used    int      // bytes of buf that were returned
-	start   int64    // offset of the last line
+	from    stream.Position // where the first line begins
+	segment stream.Segment
+	file    *File  // nil: no segment is open
+	later   bool   // a later segment exists, so this one is complete
+	base    int64  // offset of buf[0] in the segment
+	buf     []byte // what was read
+	used    int    // bytes of buf that were returned
+	start   int64  // offset of the last line
 }
 
 // DamageError says that bytes of a segment are no line, or that the rest of it cannot be read. The Reader
@@ -50,15 +50,15 @@ func (e *DamageError) Error() string {
 // OpenReader opens the stream in dir at its first segment whose number is at least from. The stream may
 // still be empty.
 func OpenReader(dir string, from int) (*Reader, error) {
-	if _, err := Segments(dir); err != nil {
+	if _, err := stream.Segments(dir); err != nil {
 		return nil, err
 	}
-	return &Reader{dir: dir, segment: Segment{Number: max(from, 1) - 1}, buf: make([]byte, 0, 16<<10)}, nil
+	return &Reader{dir: dir, segment: stream.Segment{Number: max(from, 1) - 1}, buf: make([]byte, 0, 16<<10)}, nil
 }
 
 // OpenReaderAt is OpenReader at a position of a record, or behind the last one. If retention has removed the segment, the next one
 // that is there is read from its beginning.
-func OpenReaderAt(dir string, at Position) (*Reader, error) {
+func OpenReaderAt(dir string, at stream.Position) (*Reader, error) {
 	r, err := OpenReader(dir, at.Segment)
 	if err == nil {
 		r.from = at
@@ -115,17 +115,19 @@ func (r *Reader) Next() ([]byte, error) {
 }
 
 // Segment is the one that the last line came from.
-func (r *Reader) Segment() Segment { return r.segment }
+func (r *Reader) Segment() stream.Segment { return r.segment }
 
 // Position is where the last line begins.
-func (r *Reader) Position() Position { return Position{r.segment.Number, r.start} }
+func (r *Reader) Position() stream.Position {
+	return stream.Position{Segment: r.segment.Number, Offset: r.start}
+}
 
 // Behind is where the next line begins, if there is one in this segment: where another Reader goes on.
-func (r *Reader) Behind() Position {
+func (r *Reader) Behind() stream.Position {
 	if r.segment.Number < r.from.Segment { // nothing was opened yet
 		return r.from
 	}
-	return Position{r.segment.Number, r.base + int64(r.used)}
+	return stream.Position{Segment: r.segment.Number, Offset: r.base + int64(r.used)}
 }
 
 // Close closes the segment that is open.
@@ -193,7 +195,7 @@ func (r *Reader) advance() error {
 		return io.EOF
 	}
 	r.segment = next // also if it cannot be opened: the next call goes on behind it
-	file, err := openSegment(next.Path)
+	file, err := Open(next.Path)
 	if errors.Is(err, fs.ErrNotExist) { // retention was faster
 		return r.advance()
 	}
@@ -208,17 +210,17 @@ func (r *Reader) advance() error {
 }
 
 // following returns the segment behind the current one, if any, and whether there is one behind that.
-func (r *Reader) following() (next Segment, later bool, err error) {
-	segments, err := Segments(r.dir)
+func (r *Reader) following() (next stream.Segment, later bool, err error) {
+	segments, err := stream.Segments(r.dir)
 	if errors.Is(err, fs.ErrNotExist) { // the whole stream was removed
-		return Segment{}, false, nil
+		return stream.Segment{}, false, nil
 	}
 	for i, s := range segments {
 		if s.Number > r.segment.Number {
 			return s, i+1 < len(segments), err
 		}
 	}
-	return Segment{}, false, err
+	return stream.Segment{}, false, err
 }
 
 func (r *Reader) hasLater() (bool, error) {

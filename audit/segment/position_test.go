@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stream
+package segment
 
 import (
 	"bytes"
@@ -11,17 +11,18 @@ import (
 	"testing"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/stream"
 )
 
 // A record is found again at the position that its writer told, and at the one that a reader tells, in each segment.
 func TestPosition(t *testing.T) {
 	root := t.TempDir()
-	dir := Dir(root, testID)
-	var told []Position
-	o := Options{SegmentBytes: 2000, Appended: func(_ *audit.Event, at Position) { told = append(told, at) }}
+	dir := stream.Dir(root, testID)
+	var told []stream.Position
+	o := stream.Options{SegmentBytes: 2000, Appended: func(_ *audit.Event, at stream.Position) { told = append(told, at) }}
 	w := open(t, root, o)
 	appendAll(t, w, 12)
-	if len(told) != 12 || told[0] != (Position{1, 0}) || told[11].Segment < 3 {
+	if len(told) != 12 || told[0] != (stream.Position{Segment: 1, Offset: 0}) || told[11].Segment < 3 {
 		t.Fatalf("positions %v", told)
 	}
 	r, err := OpenReader(dir, 0)
@@ -46,11 +47,11 @@ func TestPosition(t *testing.T) {
 // A reader goes on where another one stopped, in the middle of a segment and at its end, and behind segments that are gone.
 func TestOpenReaderAt(t *testing.T) {
 	root := t.TempDir()
-	dir := Dir(root, testID)
-	var told []Position
-	w := open(t, root, Options{SegmentBytes: 2000, Appended: func(_ *audit.Event, at Position) { told = append(told, at) }})
+	dir := stream.Dir(root, testID)
+	var told []stream.Position
+	w := open(t, root, stream.Options{SegmentBytes: 2000, Appended: func(_ *audit.Event, at stream.Position) { told = append(told, at) }})
 	appendAll(t, w, 12)
-	next := func(at Position) (first Position, behind Position) {
+	next := func(at stream.Position) (first stream.Position, behind stream.Position) {
 		t.Helper()
 		r, err := OpenReaderAt(dir, at)
 		if err != nil {
@@ -58,7 +59,7 @@ func TestOpenReaderAt(t *testing.T) {
 		}
 		defer r.Close()
 		if _, err := r.Next(); errors.Is(err, io.EOF) {
-			return Position{}, r.Behind()
+			return stream.Position{}, r.Behind()
 		} else if err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +70,7 @@ func TestOpenReaderAt(t *testing.T) {
 		if first != at {
 			t.Errorf("record %d at %v: read at %v", i, at, first)
 		}
-		following := Position{}
+		following := stream.Position{}
 		if i+1 < len(told) {
 			following = told[i+1]
 		}
@@ -81,26 +82,26 @@ func TestOpenReaderAt(t *testing.T) {
 	if _, behind := next(end); behind != end {
 		t.Errorf("nothing was read at %v, and the reader is behind %v", end, behind)
 	}
-	if err := os.Remove(dir + "/" + segmentName(1)); err != nil {
+	if err := os.Remove(dir + "/" + stream.SegmentName(1)); err != nil {
 		t.Fatal(err)
 	}
-	if first, _ := next(told[1]); first != (Position{2, 0}) {
+	if first, _ := next(told[1]); first != (stream.Position{Segment: 2, Offset: 0}) {
 		t.Errorf("without its segment: read at %v", first)
 	}
 }
 
 func TestReadAtRefuses(t *testing.T) {
 	root := t.TempDir()
-	dir := Dir(root, testID)
-	appendAll(t, open(t, root, Options{}), 2)
+	dir := stream.Dir(root, testID)
+	appendAll(t, open(t, root, stream.Options{}), 2)
 	for _, test := range []struct {
 		name string
-		at   Position
+		at   stream.Position
 		want error
 	}{
-		{"no such segment", Position{2, 0}, fs.ErrNotExist},
-		{"inside a record", Position{1, 7}, ErrDamaged},
-		{"behind the end", Position{1, 1 << 40}, ErrDamaged},
+		{"no such segment", stream.Position{Segment: 2, Offset: 0}, fs.ErrNotExist},
+		{"inside a record", stream.Position{Segment: 1, Offset: 7}, stream.ErrDamaged},
+		{"behind the end", stream.Position{Segment: 1, Offset: 1 << 40}, stream.ErrDamaged},
 	} {
 		if line, err := ReadAt(dir, test.at); !errors.Is(err, test.want) {
 			t.Errorf("%s: %q, %v; want %v", test.name, line, err, test.want)
@@ -109,21 +110,7 @@ func TestReadAtRefuses(t *testing.T) {
 	if err := os.Symlink("00000001.ndjson", dir+"/00000003.ndjson"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadAt(dir, Position{3, 0}); err == nil {
+	if _, err := ReadAt(dir, stream.Position{Segment: 3, Offset: 0}); err == nil {
 		t.Error("a link was followed")
-	}
-}
-
-// A record that could not be written is not told of.
-func TestAppendedOnlyWhatIsWritten(t *testing.T) {
-	n := 0
-	w := open(t, t.TempDir(), Options{Appended: func(*audit.Event, Position) { n++ }})
-	w.write = func(*os.File, []byte) (int, error) { return 0, errors.New("no") }
-	if err := w.Append(call(1)); err == nil || n != 0 {
-		t.Errorf("told of %d records; error %v", n, err)
-	}
-	w.write = (*os.File).Write
-	if appendAll(t, w, 1); n != 1 {
-		t.Errorf("told of %d records, want 1", n)
 	}
 }

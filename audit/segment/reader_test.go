@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package stream
+package segment
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit"
+	"metsuke.dev/metsuke/audit/stream"
 )
 
 func openReader(t testing.TB, dir string, from int) *Reader {
@@ -72,7 +73,7 @@ func TestReader(t *testing.T) {
 		{"empty segment", map[string]string{"00000001.ndjson": ""}, 0, nil, nil},
 		{"segments in order", map[string]string{"00000001.ndjson": "a\nb\n", "00000002.ndjson": "c\n", "00000010.ndjson": "d\n"}, 0, []string{"a\n", "b\n", "c\n", "d\n"}, nil},
 		{"from the middle", map[string]string{"00000001.ndjson": "a\n", "00000002.ndjson": "c\n"}, 2, []string{"c\n"}, nil},
-		{"foreign files", map[string]string{"00000001.ndjson": "a\n", "1.ndjson": "x\n", "00000000.ndjson": "x\n", "00000002.ndjson.zst": "x\n", "folded": "x\n"}, 0, []string{"a\n"}, nil},
+		{"foreign files", map[string]string{"00000001.ndjson": "a\n", "1.ndjson": "x\n", "00000000.ndjson": "x\n", "00000002.ndjson.zst.tmp": "x\n", "folded": "x\n"}, 0, []string{"a\n"}, nil},
 		{"live, torn", map[string]string{"00000001.ndjson": "a\nb"}, 0, []string{"a\n"}, nil},
 		{"torn in an earlier segment", map[string]string{"00000001.ndjson": "a\nbb", "00000002.ndjson": "c\n"}, 0, []string{"a\n", "c\n"}, []int64{2}},
 		{"too long", map[string]string{"00000001.ndjson": "a\n" + long + "\nb\n"}, 0, []string{"a\n", "b\n"}, []int64{audit.MaxRecord + 2}},
@@ -170,8 +171,8 @@ func TestReaderFollows(t *testing.T) {
 // TestReaderAndWriter reads all that a writer appends, at the same time, across rotations.
 func TestReaderAndWriter(t *testing.T) {
 	root := t.TempDir()
-	w := open(t, root, Options{SegmentBytes: 5000})
-	r := openReader(t, Dir(root, testID), 0)
+	w := open(t, root, stream.Options{SegmentBytes: 5000})
+	r := openReader(t, stream.Dir(root, testID), 0)
 	const records = 500
 	done := make(chan error, 1)
 	go func() {
@@ -196,9 +197,9 @@ func TestReaderAndWriter(t *testing.T) {
 			t.Fatal(damage)
 		}
 		for _, line := range lines {
-			got, _, ok := whole([]byte(line))
-			if !ok || got != seq+1 {
-				t.Fatalf("record %d (%v) follows %d", got, ok, seq)
+			got := seqOf(t, line)
+			if got != seq+1 {
+				t.Fatalf("record %d follows %d", got, seq)
 			}
 			seq = got
 		}
@@ -214,10 +215,9 @@ func TestReaderAndWriter(t *testing.T) {
 // TestCheckChain finds each changed byte and each record that was taken out or moved.
 func TestCheckChain(t *testing.T) {
 	root := t.TempDir()
-	w := open(t, root, Options{})
+	w := open(t, root, stream.Options{})
 	appendAll(t, w, 3)
-	path := w.segment.Name()
-	data, err := os.ReadFile(path)
+	data, err := os.ReadFile(stream.Dir(root, testID) + "/00000001.ndjson")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,30 +245,29 @@ func TestCheckChain(t *testing.T) {
 
 func TestListAndLast(t *testing.T) {
 	root := t.TempDir()
-	if _, err := List(root + "/none"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := stream.List(root + "/none"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no root: %v", err)
 	}
-	w := open(t, root, Options{})
-	if line, err := Last(w.dir.Name()); line != nil || err != nil {
+	w, dir := open(t, root, stream.Options{SegmentBytes: 1}), stream.Dir(root, testID) // each record has a segment
+	if line, err := Last(dir); line != nil || err != nil {
 		t.Errorf("an empty stream ends in %q, %v", line, err)
 	}
-	w.limit = 1 // so that each record has a segment
 	appendAll(t, w, 3)
-	line, err := Last(w.dir.Name())
-	if seq, _, ok := whole(line); !ok || seq != 3 || err != nil {
-		t.Errorf("the last record is %d, %v, %v; want 3", seq, ok, err)
+	line, err := Last(dir)
+	if err != nil || seqOf(t, string(line)) != 3 {
+		t.Errorf("the last record is %q, %v; want the third", line, err)
 	}
-	if err := os.WriteFile(filepath.Join(w.dir.Name(), segmentName(4)), line[:50], 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, stream.SegmentName(4)), line[:50], 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := Last(w.dir.Name()); !bytes.Equal(again, line) || err != nil {
+	if again, err := Last(dir); !bytes.Equal(again, line) || err != nil {
 		t.Errorf("with a torn record behind it: %q, %v", again, err)
 	}
-	if err := errors.Join(os.WriteFile(root+"/file", nil, 0o600), os.Symlink("/", root+"/link"), os.Mkdir(root+"/empty", 0o700)); err != nil {
+	if err := errors.Join(os.WriteFile(root+"/file", nil, 0o600), os.Symlink("/", root+"/link"), os.Mkdir(root+"/empty", 0o700), os.MkdirAll(root+"/.hidden/x", 0o700)); err != nil {
 		t.Fatal(err)
 	}
-	streams, err := List(root)
-	want := Stream{Path: Dir(root, testID), Pod: PodName(testID.Namespace, testID.Pod, testID.PodUID), Container: "agent"}
+	streams, err := stream.List(root)
+	want := stream.Stream{Path: stream.Dir(root, testID), Pod: stream.PodName(testID.Namespace, testID.Pod, testID.PodUID), Container: "agent"}
 	if err != nil || len(streams) != 1 || streams[0] != want {
 		t.Errorf("listed %+v, %v; want %+v", streams, err, want)
 	}
@@ -277,9 +276,9 @@ func TestListAndLast(t *testing.T) {
 // FuzzReader: whatever the segments hold, the reader ends, gives back whole lines only, and accounts for
 // each byte; and a writer either continues the stream with a whole chain behind what was there, or refuses it.
 func FuzzReader(f *testing.F) {
-	w := open(f, f.TempDir(), Options{})
-	appendAll(f, w, 2)
-	whole, err := os.ReadFile(w.segment.Name())
+	sample := f.TempDir()
+	appendAll(f, open(f, sample, stream.Options{}), 2)
+	whole, err := os.ReadFile(stream.Dir(sample, testID) + "/00000001.ndjson")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -289,7 +288,7 @@ func FuzzReader(f *testing.F) {
 	f.Add(whole, bytes.Replace(whole, []byte(`"seq":2`), []byte(`"seq":18446744073709551615`), 1))
 	f.Fuzz(func(t *testing.T, first, second []byte) {
 		root := t.TempDir()
-		dir := Dir(root, testID)
+		dir := stream.Dir(root, testID)
 		err := errors.Join(os.MkdirAll(dir, 0o700), os.WriteFile(dir+"/00000001.ndjson", first, 0o600),
 			os.WriteFile(dir+"/00000002.ndjson", second, 0o600))
 		if err != nil {
@@ -307,7 +306,7 @@ func FuzzReader(f *testing.F) {
 		if _, err := CheckChain(dir); err == nil && len(lines) > 0 && seqOf(t, lines[len(lines)-1]) != uint64(len(lines)) {
 			t.Fatal("the chain is whole, its numbers are not")
 		}
-		w, err := OpenWriter(dir, testID, Options{LockWait: -1})
+		w, err := stream.OpenWriter(dir, testID, stream.Options{LockWait: -1})
 		if err != nil {
 			return
 		}
@@ -320,12 +319,4 @@ func FuzzReader(f *testing.F) {
 			t.Fatalf("after an append the stream ends in %q, %v", line, err)
 		}
 	})
-}
-
-func seqOf(t *testing.T, line string) uint64 {
-	seq, _, ok := whole([]byte(line))
-	if !ok {
-		t.Fatalf("not a record: %q", line)
-	}
-	return seq
 }
