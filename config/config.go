@@ -112,10 +112,24 @@ type Directories struct {
 type Audit struct {
 	SegmentSize  int64         // bytes after which a stream goes on in a new segment
 	StallTimeout time.Duration // how long a write may stall before onLoss, where the profile does not say
-	Key          string        // file of the key that streams are signed with
+	SegmentAge   time.Duration // of a segment's first record, after which a stream goes on in a new one; 0: whatever its age
+	PodBudget    int64         // bytes that the streams of a pod may take on the disk; 0: no bound
+	NodeBudget   int64         // and those of all pods together; 0: no bound
+	Retention    Retention
+	Key          string // file of the key that streams are signed with
 
 	// KeyNamed is true when the file names Key, so that its absence is an error; otherwise it is made on first use.
 	KeyNamed bool
+}
+
+// Retention says what "metsuke audit retain" compresses and removes.
+type Retention struct {
+	MaxAge      time.Duration // after which a record is removed; 0: whatever its age
+	PodSize     int64         // bytes beyond which the oldest records of a pod are removed; 0: no bound
+	NodeSize    int64         // and those of all pods together; 0: no bound
+	Compress    bool
+	Shipped     []string // sinks that must have confirmed a record before it is removed
+	Checkpoints string   // directory where the shipper says what they have confirmed
 }
 
 // Default returns what holds without a file.
@@ -131,7 +145,10 @@ func Default() *Config {
 		Supervisor:  Supervisor{Placement: PlacementHost},
 		Deadlines:   Deadlines{Armed: 10 * time.Second, Start: 20 * time.Second, Delete: 4 * time.Second},
 		Directories: Directories{Profiles: "/etc/metsuke/profiles.d", Audit: "/var/log/metsuke/audit", State: "/run/metsuke"},
-		Audit:       Audit{SegmentSize: 64 << 20, StallTimeout: 10 * time.Second, Key: "/var/lib/metsuke/audit-key.pem"},
+		Audit: Audit{
+			SegmentSize: 64 << 20, SegmentAge: 24 * time.Hour, PodBudget: 8 << 30, StallTimeout: 10 * time.Second, Key: "/var/lib/metsuke/audit-key.pem",
+			Retention: Retention{Compress: true, Checkpoints: "/var/lib/metsuke/ship"},
+		},
 	}
 }
 

@@ -81,8 +81,18 @@ armed = "1m30s"
 profiles = "/srv/profiles"
 [audit]
 segment_size = "1Gi"
+segment_age = "0s"
+pod_budget = "20Gi"
+node_budget = "100Gi"
 stall_timeout = "250ms"
 key = "/etc/metsuke/audit-key.pem"
+[audit.retention]
+max_age = "720h"
+pod_size = "10Gi"
+node_size = "80Gi"
+compress = false
+shipped = ["siem", "archive-2"]
+checkpoints = "/srv/ship"
 `
 	got, err := Parse("c.toml", []byte(full))
 	if err != nil {
@@ -97,7 +107,13 @@ key = "/etc/metsuke/audit-key.pem"
 	want.Supervisor = Supervisor{Placement: PlacementGuest, Helper: "/opt/bin/metsuke-guest"}
 	want.Deadlines.Armed = 90 * time.Second
 	want.Directories.Profiles, want.Directories.ProfilesNamed = "/srv/profiles", true
-	want.Audit = Audit{SegmentSize: 1 << 30, StallTimeout: 250 * time.Millisecond, Key: "/etc/metsuke/audit-key.pem", KeyNamed: true}
+	want.Audit = Audit{
+		SegmentSize: 1 << 30, PodBudget: 20 << 30, NodeBudget: 100 << 30, StallTimeout: 250 * time.Millisecond,
+		Key: "/etc/metsuke/audit-key.pem", KeyNamed: true,
+		Retention: Retention{
+			MaxAge: 720 * time.Hour, PodSize: 10 << 30, NodeSize: 80 << 30, Shipped: []string{"siem", "archive-2"}, Checkpoints: "/srv/ship",
+		},
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

@@ -62,15 +62,17 @@ var fields = []field{
 	{"directories.audit", func(c *Config, v any) string { return directory(&c.Directories.Audit, v) }},
 	{"directories.state", func(c *Config, v any) string { return directory(&c.Directories.State, v) }},
 	{"audit.segment_size", func(c *Config, v any) string {
-		const least, most = 64 << 10, 16 << 30
-		s, _ := v.(string)
-		n, err := cgroups.ParseBytes(s)
-		if err != nil || n < least || n > most {
-			return fmt.Sprintf("a quantity of bytes from %s to %s, such as \"64Mi\"", cgroups.FormatBytes(least), cgroups.FormatBytes(most))
-		}
-		c.Audit.SegmentSize = n
-		return ""
+		return bytes(&c.Audit.SegmentSize, v, 64<<10, 16<<30, "64Mi")
 	}},
+	{"audit.segment_age", func(c *Config, v any) string { return orNone(&c.Audit.SegmentAge, v, time.Minute) }},
+	{"audit.pod_budget", func(c *Config, v any) string { return budget(&c.Audit.PodBudget, v) }},
+	{"audit.node_budget", func(c *Config, v any) string { return budget(&c.Audit.NodeBudget, v) }},
+	{"audit.retention.max_age", func(c *Config, v any) string { return orNone(&c.Audit.Retention.MaxAge, v, time.Minute) }},
+	{"audit.retention.pod_size", func(c *Config, v any) string { return budget(&c.Audit.Retention.PodSize, v) }},
+	{"audit.retention.node_size", func(c *Config, v any) string { return budget(&c.Audit.Retention.NodeSize, v) }},
+	{"audit.retention.compress", func(c *Config, v any) string { return boolean(&c.Audit.Retention.Compress, v) }},
+	{"audit.retention.shipped", func(c *Config, v any) string { return names(&c.Audit.Retention.Shipped, v) }},
+	{"audit.retention.checkpoints", func(c *Config, v any) string { return directory(&c.Audit.Retention.Checkpoints, v) }},
 	{"audit.key", func(c *Config, v any) string {
 		c.Audit.KeyNamed = true
 		if v == "" {
@@ -176,6 +178,17 @@ func (r *reader) check() {
 		r.errorf("supervisor.placement", `"host" cannot serve the delegate `+c.Delegate.RuntimeType+", whose containers have a kernel of their own",
 			`expected "guest"`)
 	}
+	for _, b := range []struct {
+		field, hardField string
+		soft, hard       int64
+	}{
+		{"audit.retention.pod_size", "audit.pod_budget", c.Audit.Retention.PodSize, c.Audit.PodBudget},
+		{"audit.retention.node_size", "audit.node_budget", c.Audit.Retention.NodeSize, c.Audit.NodeBudget},
+	} {
+		if b.soft != 0 && b.hard != 0 && b.soft >= b.hard {
+			r.errorf(b.field, fmt.Sprintf("is not below %s, where containers have to wait", b.hardField), "expected less than "+cgroups.FormatBytes(b.hard))
+		}
+	}
 	dirs := map[string]string{}
 	for _, d := range []struct{ field, dir string }{
 		{"directories.profiles", c.Directories.Profiles}, {"directories.audit", c.Directories.Audit}, {"directories.state", c.Directories.State},
@@ -243,6 +256,61 @@ func duration(to *time.Duration, v any, least, most time.Duration) string {
 		return fmt.Sprintf("a duration from %s to %s, such as \"10s\"", least, most)
 	}
 	*to = d
+	return ""
+}
+
+// orNone is a duration that may be 0, which means that there is none.
+func orNone(to *time.Duration, v any, least time.Duration) string {
+	const most = 10 * 365 * 24 * time.Hour
+	if v == "0s" {
+		*to = 0
+		return ""
+	}
+	if expected := duration(to, v, least, most); expected != "" {
+		return fmt.Sprintf("a duration from %s to %s, such as \"720h\", or \"0s\" for none", least, most)
+	}
+	return ""
+}
+
+func bytes(to *int64, v any, least, most int64, example string) string {
+	s, _ := v.(string)
+	n, err := cgroups.ParseBytes(s)
+	if err != nil || n < least || n > most {
+		return fmt.Sprintf("a quantity of bytes from %s to %s, such as %q", cgroups.FormatBytes(least), cgroups.FormatBytes(most), example)
+	}
+	*to = n
+	return ""
+}
+
+// budget is a quantity of bytes that may be 0, which means that there is no bound.
+func budget(to *int64, v any) string {
+	if v == "0" {
+		*to = 0
+		return ""
+	}
+	if expected := bytes(to, v, 1<<20, 1<<50, "8Gi"); expected != "" {
+		return expected + `, or "0" for no bound`
+	}
+	return ""
+}
+
+// sinkForm is what package audit/checkpoint takes for a sink's name.
+var sinkForm = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+func names(to *[]string, v any) string {
+	const expected = `an array of sinks' names such as ["siem"]: lower-case letters, digits and -, each once`
+	list, ok := v.([]any)
+	if !ok {
+		return expected
+	}
+	*to = nil
+	for _, item := range list {
+		name, _ := item.(string)
+		if !sinkForm.MatchString(name) || slices.Contains(*to, name) {
+			return expected + "; not " + show(item)
+		}
+		*to = append(*to, name)
+	}
 	return ""
 }
 

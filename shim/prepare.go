@@ -87,7 +87,7 @@ func (s *Service) owner(b *bundle.Bundle, id string, who bundle.Identity, p *pro
 func (s *Service) openStream(c *container, bundleDir string, own status.Owner) error {
 	own.Stream, own.Key = stream.Dir(s.Config.Directories.Audit, own.Identity), s.Config.Audit.Key
 	w, err := stream.OpenWriter(own.Stream, own.Identity, stream.Options{
-		SegmentBytes: s.Config.Audit.SegmentSize, Appended: c.tally.Add, Key: s.key,
+		SegmentBytes: s.Config.Audit.SegmentSize, SegmentAge: s.Config.Audit.SegmentAge, Budget: s.budget, Appended: c.tally.Add, Key: s.key,
 		Problem: func(err error) { log.L.WithError(err).WithField("container", c.id).Error("audit stream is not signed") },
 	})
 	if err != nil {

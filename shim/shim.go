@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"metsuke.dev/metsuke/audit/signature"
+	"metsuke.dev/metsuke/audit/stream"
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/config"
 	"metsuke.dev/metsuke/shim/bootstrap"
@@ -49,6 +50,7 @@ type Service struct {
 	started time.Time
 	phases  status.Phases
 	key     *signature.Key // that streams are signed with
+	budget  *stream.Budget // of the disk, for the streams of this pod
 
 	mu         sync.Mutex
 	containers map[string]*container // guarded by mu; nil value: not ours to change
@@ -90,6 +92,7 @@ func New(o Options) (*Service, error) {
 	}
 	return &Service{
 		Options: o, options: options, traits: traits, host: host, version: version, helper: helper, node: node, started: time.Now(), key: key,
+		budget:     stream.NewBudget(o.Config.Directories.Audit, o.Config.Audit.PodBudget, o.Config.Audit.NodeBudget),
 		containers: map[string]*container{},
 	}, nil
 }

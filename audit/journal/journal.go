@@ -103,6 +103,26 @@ func (j *Journal) readLast() error {
 	return err
 }
 
+// LastLine returns the last whole line of a journal with its newline, without judging or changing anything; nil if there is none, or it is
+// too long to be one.
+func LastLine(file *os.File) ([]byte, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	end, err := LineStart(file, info.Size())
+	if err != nil || end == 0 {
+		return nil, err
+	}
+	start, err := LineStart(file, end-1)
+	if err != nil || end-start > MaxLine {
+		return nil, err
+	}
+	line := make([]byte, end-start)
+	_, err = file.ReadAt(line, start)
+	return line, err
+}
+
 // Last is the last line as Open found it; nil if there was none, or it could not be read.
 func (j *Journal) Last() []byte { return j.last }
 

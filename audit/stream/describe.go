@@ -46,8 +46,8 @@ func chainBefore(dir *os.File, number int) string {
 		return chainZero
 	}
 	file, err := openAt(dir, segmentName(number-1), os.O_RDONLY)
-	if err != nil {
-		return ""
+	if err != nil { // retention was there, which leaves alone what the manifest does not tell of
+		return chainAfter(dir, number-1)
 	}
 	defer file.Close()
 	last, _ := lastLink(file)

@@ -47,6 +47,27 @@ func openDir(dir string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), dir), nil
 }
 
+// openLocked opens the stream's directory, making it if need be, and takes the stream. If retention has removed the directory meanwhile, it
+// is made anew.
+func openLocked(path string, wait time.Duration) (*os.File, error) {
+	for {
+		dir, err := openDir(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := lock(dir, wait); err != nil {
+			dir.Close()
+			return nil, err
+		}
+		if isAt(dir, path) {
+			return dir, nil
+		}
+		if err := Unlock(dir); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // openBelow opens, and makes if need be, the directory path, whose parent is open as parent.
 func openBelow(parent int, path string) (int, error) {
 	name := filepath.Base(path)

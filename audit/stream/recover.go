@@ -37,6 +37,7 @@ type tail struct {
 	chain   string
 	end     bool // the last record is of kind end
 	cut     uint64
+	packed  *complete // the segment before, if the stream was closed behind it and it is compressed
 }
 
 // recoverTail opens the last segment, or makes the first one, and finds the last whole record. It reads
@@ -52,6 +53,15 @@ func recoverTail(dir *os.File) (*tail, error) {
 		return t, err
 	}
 	for i := len(segments) - 1; i >= 0; i-- {
+		if segments[i].Compressed() {
+			if err := behindCompressed(dir, t, segments[i].Number); err != nil {
+				if t.segment != nil {
+					t.segment.Close()
+				}
+				return nil, err
+			}
+			return t, nil
+		}
 		file, err := openAt(dir, segmentName(segments[i].Number), os.O_RDWR|os.O_APPEND)
 		if err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,16 +19,23 @@ func (w *Writer) rotate() error {
 	if free, total, err := w.space(); err == nil && free < min(total/10, reserve) {
 		return writeError("extend", filepath.Join(w.dir.Name(), name), unix.ENOSPC)
 	}
+	path := filepath.Join(w.dir.Name(), name)
+	limit, err := w.budget.grant(path, w.most)
+	if err != nil {
+		return writeError("extend", path, err)
+	}
 	next, err := openAt(w.dir, name, segmentFlags|os.O_EXCL)
 	if err != nil {
-		return writeError("create", filepath.Join(w.dir.Name(), name), err)
+		w.budget.leave(path, 0)
+		return writeError("create", path, err)
 	}
+	w.budget.leave(w.segment.Name(), w.size)
 	w.did("rotate")
 	w.full = append(w.full, complete{w.segment, w.number, w.seq, string(w.line[:chainLen]), w.size})
 	if len(w.full) == 1 {
 		go w.syncFull()
 	}
-	w.segment, w.size, w.number = next, 0, w.number+1
+	w.segment, w.size, w.number, w.limit, w.began = next, 0, w.number+1, limit, time.Time{}
 	return nil
 }
 

@@ -20,7 +20,7 @@ type WriteError struct {
 // Error implements error.
 func (e *WriteError) Error() string {
 	hint := ""
-	if e.Full() {
+	if over := new(overBudget); e.Full() && !errors.As(e.Err, &over) {
 		hint = "; make room, or move the audit directory to a larger file system"
 	}
 	return fmt.Sprintf("audit stream: %s %s: %v%s", e.Op, e.Path, e.Err, hint)

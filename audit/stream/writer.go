@@ -33,7 +33,9 @@ const (
 // Options are a Writer's; the zero value means the defaults.
 type Options struct {
 	SegmentBytes int64         // size above which no record is added to a segment
+	SegmentAge   time.Duration // age of its first record above which none is added to a segment; 0: whatever its age
 	LockWait     time.Duration // negative: do not wait
+	Budget       *Budget       // of the disk; nil: none
 
 	// Appended is told of each record that was written, in their order, before Append returns. It must not block, nor
 	// keep the event's strings. nil: nobody is.
@@ -52,7 +54,9 @@ type Options struct {
 type Writer struct {
 	enc       *audit.Encoder
 	dir       *os.File // locked
-	limit     int64
+	most      int64    // bytes that a segment gets at most
+	age       time.Duration
+	budget    *Budget
 	appended  func(*audit.Event, Position) // may be nil
 	recovered Recovered
 	notary    *notary                             // nil: the stream is not signed
@@ -73,6 +77,8 @@ type Writer struct {
 	signed  bool   // no record came since the notary looked
 	bytes   uint64 // of the records that this Writer has written
 	closed  bool
+	limit   int64      // bytes that segment may get
+	began   time.Time  // when the first record came to segment; zero: it has none
 	full    []complete // segments that are to be synced; a goroutine runs while there are any
 	syncErr error
 	synced  *sync.Cond // on mu: full is empty
@@ -97,12 +103,8 @@ func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
 	if o.LockWait == 0 {
 		o.LockWait = DefaultLockWait
 	}
-	dir, err := openDir(path)
+	dir, err := openLocked(path, o.LockWait)
 	if err != nil {
-		return nil, err
-	}
-	if err := lock(dir, o.LockWait); err != nil {
-		dir.Close()
 		return nil, err
 	}
 	t, err := recoverTail(dir)
@@ -117,16 +119,18 @@ func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
 		return nil, err
 	}
 	w := &Writer{
-		enc: audit.NewEncoder(id), dir: dir, limit: o.SegmentBytes, appended: o.Appended, step: o.step,
+		enc: audit.NewEncoder(id), dir: dir, most: o.SegmentBytes, age: o.SegmentAge, budget: o.Budget, appended: o.Appended, step: o.step,
 		recovered: Recovered{Bytes: t.cut, Folded: f.outstanding},
 		write:     (*os.File).Write, truncate: (*os.File).Truncate,
 		segment: t.segment, number: t.number, size: t.size, seq: t.seq, end: t.end, signed: true,
 		line: append(make([]byte, 0, 2048), t.chain...), folded: f,
 	}
+	w.limit, w.began = w.budget.enter(t.segment.Name(), t.size, w.most), beganAt(t.segment)
 	w.synced = sync.NewCond(&w.mu)
 	w.space = func() (free, total uint64, err error) { return space(dir) }
 	if o.Key != nil {
 		if err := w.sign(t, id, o); err != nil {
+			w.budget.leave(t.segment.Name(), t.size)
 			return nil, errors.Join(err, t.segment.Close(), f.file.Close(), dir.Close())
 		}
 	}
@@ -145,6 +149,10 @@ func (w *Writer) sign(t *tail, id audit.Identity, o Options) error {
 		switch {
 		case err == nil:
 			w.full = append(w.full, complete{file: file, number: number})
+		case errors.Is(err, fs.ErrNotExist) && t.packed != nil && t.packed.number == number:
+			c := *t.packed
+			c.file, err = openAt(w.dir, segmentName(number)+CompressedSuffix, os.O_RDONLY)
+			w.full = append(w.full, c)
 		case errors.Is(err, fs.ErrNotExist): // whoever verifies says so
 			err = nil
 		}
@@ -242,8 +250,8 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 	}
 	line := seal(w.enc.AppendJSON(w.line, e, w.seq+1))
 	record := line[chainLen:]
-	if w.size > 0 && w.size+int64(len(record)) > w.limit {
-		if err := w.rotate(); err != nil {
+	if w.isFull(int64(len(record))) {
+		if err := w.goOn(e.Kind, int64(len(record))); err != nil {
 			return err
 		}
 	}
@@ -260,7 +268,7 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 	if w.appended != nil {
 		w.appended(e, Position{w.number, w.size})
 	}
-	w.size += int64(len(record))
+	w.grow(int64(len(record)))
 	w.bytes += uint64(len(record))
 	w.seq++
 	w.end = e.Kind == audit.KindEnd
@@ -300,6 +308,7 @@ func (w *Writer) Close() error {
 	for len(w.full) > 0 {
 		w.synced.Wait()
 	}
+	w.budget.leave(w.segment.Name(), w.size)
 	err := errors.Join(w.repair(), w.syncErr, syncFile(w.segment), syncFile(w.dir),
 		w.segment.Close(), w.folded.close())
 	at, end, folded := w.point(), w.end, w.folded.outstanding
