@@ -23,13 +23,11 @@ const (
 // Kind says what a line is about, and with that which one of its payloads it has.
 type Kind string
 
-// The kinds of lines. Compressed and Removed are for retention: this version reads them, and writes none.
+// The kinds of lines.
 const (
-	Begin      Kind = "begin"      // a writer has opened the stream
-	Segment    Kind = "segment"    // a segment is complete
-	Close      Kind = "close"      // the writer has closed the stream
-	Compressed Kind = "compressed" // a complete segment is now in another file
-	Removed    Kind = "removed"    // complete segments were removed on purpose
+	Begin   Kind = "begin"   // a writer has opened the stream
+	Segment Kind = "segment" // a segment is complete
+	Close   Kind = "close"   // the writer has closed the stream
 )
 
 // Entry is a line of the manifest.
@@ -40,11 +38,9 @@ type Entry struct {
 	// Listed is the number up to which segments have a line of their own, or are older than the manifest.
 	Listed int `json:"listed"`
 
-	Begin      *Beginning   `json:"begin,omitempty"`
-	Segment    *Complete    `json:"segment,omitempty"`
-	Close      *Closing     `json:"close,omitempty"`
-	Compressed *Compression `json:"compressed,omitempty"`
-	Removed    *Removal     `json:"removed,omitempty"`
+	Begin   *Beginning `json:"begin,omitempty"`
+	Segment *Complete  `json:"segment,omitempty"`
+	Close   *Closing   `json:"close,omitempty"`
 }
 
 // Point is a place between two records.
@@ -72,10 +68,10 @@ type Complete struct {
 	Number int       `json:"number"`
 	First  uint64    `json:"first"`  // numbers of its first and its last record
 	Last   uint64    `json:"last"`   //
-	Bytes  int64     `json:"bytes"`  // of the file
+	Bytes  int64     `json:"bytes"`  // of the file, as it is before it is compressed
 	Before string    `json:"before"` // chain of the record before the first one
 	After  string    `json:"after"`  // chain of the last one
-	SHA256 string    `json:"sha256"` // of the file, hex
+	SHA256 string    `json:"sha256"` // of these bytes, hex
 	From   time.Time `json:"from"`   // times of its first and its last record
 	To     time.Time `json:"to"`
 }
@@ -85,21 +81,6 @@ type Closing struct {
 	At     Point  `json:"at"`
 	End    bool   `json:"end"`              // the last record is of kind end: the container has ended
 	Folded uint64 `json:"folded,omitempty"` // denials that are counted beside the stream and in no record
-}
-
-// Compression says what stands in a segment's place.
-type Compression struct {
-	Number int    `json:"number"`
-	File   string `json:"file"` // in the stream's directory
-	Bytes  int64  `json:"bytes"`
-	SHA256 string `json:"sha256"`
-}
-
-// Removal says that segments are not there any more, and why.
-type Removal struct {
-	From   int    `json:"from"` // numbers of the first and the last one
-	To     int    `json:"to"`
-	Reason string `json:"reason"`
 }
 
 // NewID returns a name for a stream: 32 hex digits, random.
@@ -113,7 +94,7 @@ func NewID() string {
 // it means cannot be judged.
 func (e *Entry) Check() error {
 	have := map[Kind]bool{
-		Begin: e.Begin != nil, Segment: e.Segment != nil, Close: e.Close != nil, Compressed: e.Compressed != nil, Removed: e.Removed != nil,
+		Begin: e.Begin != nil, Segment: e.Segment != nil, Close: e.Close != nil,
 	}
 	own, known := have[e.Kind]
 	if !known {

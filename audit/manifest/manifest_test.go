@@ -110,8 +110,6 @@ func TestCheck(t *testing.T) {
 		{Entry{Kind: Begin, Begin: &Beginning{}}, ""},
 		{Entry{Kind: Segment, Segment: &Complete{}}, ""},
 		{Entry{Kind: Close, Close: &Closing{}}, ""},
-		{Entry{Kind: Removed, Removed: &Removal{}}, ""},
-		{Entry{Kind: Compressed, Compressed: &Compression{}}, ""},
 		{Entry{Kind: Begin}, "needs its own payload"},
 		{Entry{Kind: Begin, Close: &Closing{}}, "needs its own payload"},
 		{Entry{Kind: Begin, Begin: &Beginning{}, Close: &Closing{}}, "needs its own payload"},
@@ -119,6 +117,19 @@ func TestCheck(t *testing.T) {
 	} {
 		if err := tt.entry.Check(); (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%+v: %v", tt.entry, err)
+		}
+	}
+}
+
+func TestRemovalCheck(t *testing.T) {
+	for want, r := range map[string]Removal{
+		"":               {ID: "a", From: 1, To: 1},
+		"another stream": {ID: "b", From: 1, To: 1},
+		"segments 0":     {ID: "a", From: 0, To: 1},
+		"segments 3":     {ID: "a", From: 3, To: 2},
+	} {
+		if err := r.Check("a"); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v", r, err)
 		}
 	}
 }

@@ -34,6 +34,8 @@ const (
 	SegmentMissing    Code = "segment-missing"
 	SegmentChanged    Code = "segment-changed"
 	SegmentExtra      Code = "segment-extra"
+	CompressedDamaged Code = "compressed-damaged"
+	RemovalsChanged   Code = "removals-changed"
 	CountersChanged   Code = "counters-changed"
 	ManifestMissing   Code = "manifest-missing"
 	ManifestChanged   Code = "manifest-changed"
@@ -82,6 +84,8 @@ func faults() []audit.Term {
 		{Name: string(SegmentMissing), Doc: "A segment is not there, and nothing says that it was removed on purpose."},
 		{Name: string(SegmentChanged), Doc: "A segment is not what the manifest says of it, although each of its records is."},
 		{Name: string(SegmentExtra), Doc: "There is a segment behind the place where the last writer closed the stream."},
+		{Name: string(CompressedDamaged), Doc: "A compressed segment is not as it was written, or holds more or less than was signed."},
+		{Name: string(RemovalsChanged), Doc: "A line of the file `removals` was changed, moved, or taken out; lines behind it prove nothing."},
 		{Name: string(CountersChanged), Doc: "The file `folded` of a closed stream is not as its writer left it."},
 		{Name: string(ManifestMissing), Doc: "There is a head, and no manifest."},
 		{Name: string(ManifestChanged), Doc: "A line of the manifest was changed, moved, or taken out; lines behind it prove nothing."},
@@ -118,7 +122,7 @@ func notes() []audit.Term {
 		{Name: string(SignedLate), Doc: "The first records were there before the manifest. What was done to them until then cannot be told, since then it can."},
 		{Name: string(TornTail), Doc: "The stream is open, and ends in a piece of a record or of a line: it is being written, or its writer was killed."},
 		{Name: string(WriterKilled), Doc: "A writer was killed between two of its steps."},
-		{Name: string(Removed), Doc: "Segments were removed on purpose, as a signed line says."},
+		{Name: string(Removed), Doc: "Segments, or the whole stream, were removed on purpose, as a signed line says."},
 	}
 }
 

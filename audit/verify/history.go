@@ -25,8 +25,7 @@ type history struct {
 	closed   *manifest.Closing // by the last writer; nil: the stream is open
 	floor    uint64            // records that were signed for, and must be there
 	cuts     []cut
-	removed  []manifest.Removal
-	foreign  bool // there are files that this version cannot read
+	removed  []span
 	damaged  bool // there are lines behind these
 }
 
@@ -36,16 +35,6 @@ type cut struct{ line, seq uint64 }
 func (h *history) void(line, seq uint64) bool {
 	for _, c := range h.cuts {
 		if c.line > line && seq > c.seq {
-			return true
-		}
-	}
-	return false
-}
-
-// isRemoved tells whether a segment was removed on purpose.
-func (h *history) isRemoved(number int) bool {
-	for _, r := range h.removed {
-		if r.From <= number && number <= r.To {
 			return true
 		}
 	}
@@ -114,11 +103,6 @@ func (s *subject) take(h *history, e *manifest.Entry) error {
 		h.floor = max(h.floor, e.Close.At.Seq)
 	case e.Segment != nil:
 		h.floor = max(h.floor, e.Segment.Last)
-	case e.Removed != nil:
-		h.removed = append(h.removed, *e.Removed)
-	case e.Compressed != nil && !h.foreign:
-		h.foreign = true
-		s.add(Finding{Severity: Unjudged, Code: NewerVersion, File: manifest.Name, Line: e.Line, Message: "segments are compressed, which this version does not read"})
 	}
 	return nil
 }

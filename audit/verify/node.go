@@ -46,7 +46,8 @@ type mark struct {
 type book struct {
 	lines    uint64
 	damaged  bool
-	streams  map[string]*told // by id
+	streams  map[string]*told  // by id
+	removed  map[string]uint64 // by id of a stream that was removed on purpose: the line that says so
 	findings findings
 	there    bool
 }
@@ -89,13 +90,15 @@ func Node(root string, keys signature.Ring, match func(stream.Stream) bool, emit
 	if err := b.settle(root, keys, late, emit); err != nil {
 		return nil, err
 	}
-	b.missing(match)
+	if err := b.missing(root, keys, match); err != nil {
+		return nil, err
+	}
 	return b.report(root), nil
 }
 
 // readLedger reads the ledger in root, if there is one.
 func readLedger(root string, keys signature.Ring) (*book, error) {
-	b := &book{streams: map[string]*told{}}
+	b := &book{streams: map[string]*told{}, removed: map[string]uint64{}}
 	file, err := open(filepath.Join(root, ledger.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
@@ -149,6 +152,7 @@ func (b *book) take(e *ledger.Entry) {
 		t.end = m
 	case ledger.Removed:
 		delete(b.streams, e.ID)
+		b.removed[e.ID] = e.Line
 	default:
 		b.findings.add(Finding{Severity: Unjudged, Code: NewerVersion, File: ledger.Name, Line: e.Line, Message: fmt.Sprintf("kind %q is of a newer version", e.Kind)})
 	}
@@ -156,6 +160,11 @@ func (b *book) take(e *ledger.Entry) {
 
 // knows tells whether the ledger has the line that the stream's head names.
 func (b *book) knows(s *Stream) bool {
+	if line := b.removed[s.ID]; line != 0 {
+		s.Findings = append(s.Findings, Finding{Severity: Note, Code: Removed, File: ledger.Name, Line: line,
+			Message: fmt.Sprintf("line %d of the ledger says that the stream is removed: it is about to be, or was put back", line)})
+		return s.ledger < line
+	}
 	t := b.streams[s.ID]
 	return t != nil && s.ledger <= max(t.begin.line, t.end.line)
 }
@@ -193,20 +202,31 @@ func (b *book) settle(root string, keys signature.Ring, late []*Stream, emit fun
 }
 
 // missing tells of the streams that are not there any more.
-func (b *book) missing(match func(stream.Stream) bool) {
+func (b *book) missing(root string, keys signature.Ring, match func(stream.Stream) bool) error {
+	gone := func(t *told) bool {
+		pod, container, _ := strings.Cut(t.stream, "/")
+		return !t.found && match(stream.Stream{Pod: pod, Container: container})
+	}
+	if slices.ContainsFunc(slices.Collect(maps.Values(b.streams)), gone) { // it may have been removed since the ledger was read
+		now, err := readLedger(root, keys)
+		if err != nil {
+			return err
+		}
+		maps.DeleteFunc(b.streams, func(id string, _ *told) bool { return now.removed[id] != 0 })
+	}
 	ids := slices.SortedFunc(maps.Keys(b.streams), func(a, c string) int {
 		return strings.Compare(b.streams[a].stream+a, b.streams[c].stream+c)
 	})
 	for _, id := range ids {
 		t := b.streams[id]
-		pod, container, _ := strings.Cut(t.stream, "/")
-		if t.found || !match(stream.Stream{Pod: pod, Container: container}) {
+		if !gone(t) {
 			continue
 		}
 		line := max(t.begin.line, t.end.line)
 		b.findings.add(Finding{Severity: Fault, Code: StreamGone, File: ledger.Name, Line: line,
 			Message: fmt.Sprintf("the stream %s (%s), of which line %d tells, is not there", t.stream, id, line)})
 	}
+	return nil
 }
 
 func (b *book) report(root string) *Ledger {

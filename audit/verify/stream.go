@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -89,10 +90,17 @@ func Dir(dir string, keys signature.Ring) (*Stream, error) {
 func verify(s *subject) (*Stream, error) {
 	for n := 0; ; n++ {
 		once := *s
-		before := once.newestHead()
+		before, there := once.newestHead(), once.filesNow()
 		out, err := once.run()
-		if err != nil || n == retries || !out.mayPass() || s.newestHead().Number == before.Number {
+		if err != nil || n == retries || out.Verdict() != Fault {
 			return out, err
+		}
+		if _, err := os.Lstat(s.dir); errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile
+			return nil, err
+		}
+		wentOn := out.mayPass() && s.newestHead().Number != before.Number
+		if !wentOn && !there.retained(s.filesNow()) {
+			return out, nil
 		}
 	}
 }
@@ -146,6 +154,7 @@ func (s *subject) run() (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.readRemovals(h)
 	w := &walk{subject: s, history: h, out: out, heads: headPoints(heads, h), ahead: s.tornLine}
 	if err := w.run(segments); err != nil {
 		return nil, err

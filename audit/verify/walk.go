@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
+	"math"
 	"path/filepath"
 	"sync"
 
@@ -18,6 +18,8 @@ import (
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/segment"
+	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -34,7 +36,8 @@ type walk struct {
 	points   *points
 	link     stream.Link // of the last record
 	segment  int
-	offset   int64 // behind the last record
+	file     string // name of that segment
+	offset   int64  // behind the last record
 	skipped  uint64
 	broken   bool // something was wrong with a record: what follows from its number and chain is not told again
 	diverged bool // a place was found that has another chain than was signed
@@ -86,7 +89,7 @@ func (w *walk) tornManifest() {
 }
 
 // missing tells of the segments between two that are there. Where they were removed on purpose the chain goes on with what is signed of
-// the next one.
+// the last one of them.
 func (w *walk) missing(from, to int) {
 	for n := from; n < to; n++ {
 		if !w.history.isRemoved(n) {
@@ -97,9 +100,9 @@ func (w *walk) missing(from, to int) {
 	if from == to {
 		return
 	}
-	w.add(Finding{Severity: Note, Code: Removed, File: manifest.Name, Message: fmt.Sprintf("segments %d to %d were removed on purpose", from, to-1)})
-	if e := w.listed.of(to); e != nil && e.Segment.Before != "" && e.Segment.First > 0 {
-		w.link = stream.Link{Seq: e.Segment.First - 1, Chain: e.Segment.Before}
+	w.add(Finding{Severity: Note, Code: Removed, File: manifest.RemovalsName, Message: fmt.Sprintf("segments %d to %d were removed on purpose", from, to-1)})
+	if e := w.listed.of(to - 1); e != nil && e.Segment.Last > 0 {
+		w.link = stream.Link{Seq: e.Segment.Last, Chain: e.Segment.After}
 		w.skipped = w.link.Seq
 		w.arrive()
 	}
@@ -109,26 +112,41 @@ func segmentFile(n int) string { return fmt.Sprintf("%08d.ndjson", n) }
 
 // read goes through one segment.
 func (w *walk) read(s stream.Segment, last bool) error {
-	file, err := open(s.Path)
+	file, err := segment.Open(s.Path)
+	if errors.Is(err, seekable.ErrForm) {
+		w.segment, w.file, w.offset = s.Number, filepath.Base(s.Path), 0
+		w.damaged(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	w.segment, w.offset = s.Number, 0
+	w.segment, w.file, w.offset = s.Number, filepath.Base(file.Name()), 0
 	first := w.link.Seq + 1
 	var line *manifest.Entry
 	if w.listed != nil {
 		line = w.listed.of(s.Number)
 	}
+	if file.Compressed() && !w.mayUnpack(file, line) {
+		return nil
+	}
 	sum := sha256.New()
-	var in io.Reader = file
+	var in io.Reader = io.NewSectionReader(file, 0, math.MaxInt64)
 	if line != nil {
-		in = io.TeeReader(file, sum)
+		in = io.TeeReader(in, sum)
 	}
 	w.in.Reset(in)
 	faults := len(w.findings.list) + w.findings.left
-	err = w.records(file, last)
+	err = w.records(last)
 	w.out.Bytes += w.offset
+	if err == nil {
+		err = file.Check()
+	}
+	if errors.Is(err, seekable.ErrForm) {
+		w.damaged(err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +154,32 @@ func (w *walk) read(s stream.Segment, last bool) error {
 		w.judgeSegment(line, first, sum)
 	}
 	return nil
+}
+
+// mayUnpack tells whether a compressed segment holds as many bytes as was signed, so that no more of it than that is ever unpacked. Of what
+// nobody has signed for, package seekable has the bound.
+func (w *walk) mayUnpack(file *segment.File, line *manifest.Entry) bool {
+	size, err := file.Size()
+	want := size
+	switch c := w.history.closed; {
+	case line != nil:
+		want = line.Segment.Bytes
+	case c != nil && c.At.Segment == w.segment:
+		want = c.At.Offset
+	}
+	if err == nil && size != want {
+		err = fmt.Errorf("it holds %d bytes, and %d were signed", size, want)
+	}
+	if err != nil {
+		w.damaged(err)
+	}
+	return err == nil
+}
+
+// damaged tells of a compressed segment that cannot be read, or not on.
+func (w *walk) damaged(err error) {
+	w.broken = true
+	w.add(Finding{Severity: Fault, Code: CompressedDamaged, File: w.file, Seq: w.link.Seq + 1, Message: err.Error()})
 }
 
 // judgeSegment holds a segment against its line in the manifest.
@@ -153,18 +197,18 @@ func (w *walk) judgeSegment(e *manifest.Entry, first uint64, sum hash.Hash) {
 		what = "its SHA-256 is another one"
 	}
 	if what != "" {
-		w.add(Finding{Severity: Fault, Code: SegmentChanged, File: segmentFile(c.Number), Line: e.Line, Seq: first,
+		w.add(Finding{Severity: Fault, Code: SegmentChanged, File: w.file, Line: e.Line, Seq: first,
 			Message: fmt.Sprintf("it is not what line %d of the manifest says: %s", e.Line, what)})
 	}
 }
 
 // records goes through the lines of a segment.
-func (w *walk) records(file *os.File, last bool) error {
+func (w *walk) records(last bool) error {
 	for {
 		line, err := w.in.ReadSlice('\n')
 		switch {
 		case errors.Is(err, io.EOF):
-			w.tail(file, int64(len(line)), last)
+			w.tail(int64(len(line)), last)
 			return nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			if err := w.skip(int64(len(line))); err != nil {
@@ -190,7 +234,7 @@ func (w *walk) follow(line []byte) bool {
 	next, err := w.link.Follow(line)
 	fault := func(code Code, format string, args ...any) {
 		w.broken = true
-		w.add(Finding{Severity: Fault, Code: code, File: segmentFile(w.segment), Offset: w.offset, Seq: next.Seq, Message: fmt.Sprintf(format, args...)})
+		w.add(Finding{Severity: Fault, Code: code, File: w.file, Offset: w.offset, Seq: next.Seq, Message: fmt.Sprintf(format, args...)})
 	}
 	was := w.link.Seq
 	switch {
@@ -264,17 +308,17 @@ func (w *walk) skip(n int64) error {
 		}
 	}
 	w.broken = true
-	w.add(Finding{Severity: Fault, Code: NoRecord, File: segmentFile(w.segment), Offset: w.offset, Message: fmt.Sprintf("%d bytes are no record", n)})
+	w.add(Finding{Severity: Fault, Code: NoRecord, File: w.file, Offset: w.offset, Message: fmt.Sprintf("%d bytes are no record", n)})
 	w.offset += n
 	return nil
 }
 
 // tail judges what stands behind the last newline of a segment.
-func (w *walk) tail(file *os.File, n int64, last bool) {
+func (w *walk) tail(n int64, last bool) {
 	if n == 0 {
 		return
 	}
-	x := Finding{Severity: Note, Code: TornTail, File: filepath.Base(file.Name()), Offset: w.offset, Seq: w.link.Seq + 1,
+	x := Finding{Severity: Note, Code: TornTail, File: w.file, Offset: w.offset, Seq: w.link.Seq + 1,
 		Message: fmt.Sprintf("%d bytes at the end are no whole record", n)}
 	if !last || w.history.closed != nil && !w.wentOn(w.history) {
 		x.Severity, x.Code = Fault, NoRecord
@@ -300,7 +344,7 @@ func (w *walk) judgeIdentity(line []byte) {
 	}
 	if want != name {
 		w.broken = true
-		w.add(Finding{Severity: Fault, Code: RecordForeign, File: segmentFile(w.segment), Seq: r.Seq,
+		w.add(Finding{Severity: Fault, Code: RecordForeign, File: w.file, Seq: r.Seq,
 			Message: fmt.Sprintf("it is a record of the stream %s, in a segment of %s", name, want)})
 	}
 }
@@ -310,5 +354,5 @@ func (w *walk) last() string {
 	if w.segment == 0 {
 		return segmentFile(1)
 	}
-	return segmentFile(w.segment)
+	return w.file
 }
