@@ -33,7 +33,7 @@ func newAuditCommand() *cobra.Command {
 	}
 	cmd.PersistentFlags().String("dir", defaultAuditDir, "directory of the streams")
 	cmd.AddCommand(newAuditTailCommand(), newAuditQueryCommand(), newAuditStatsCommand(), newAuditTreeCommand(), newAuditListCommand(),
-		newAuditReportCommand(), newAuditVerifyCommand(), newAuditKeyCommand())
+		newAuditReportCommand(), newAuditVerifyCommand(), newAuditRetainCommand(), newAuditKeyCommand())
 	return cmd
 }
 
