@@ -22,6 +22,7 @@ func handlers() []stand.Handler {
 	all := append(stand.StandardHandlers(),
 		stand.Handler{Name: tuned, Profiles: map[string]string{"profiles.yaml": tunedProfiles}},
 		stand.Handler{Name: failing, Profiles: map[string]string{"profiles.yaml": failingProfiles}},
+		stand.Handler{Name: budgeted, Profiles: map[string]string{"profiles.yaml": failingProfiles}, Audit: budget},
 		stand.Handler{Name: attacked, Profiles: map[string]string{"profiles.yaml": attackedProfiles}},
 	)
 	if delegate == stand.Kata {

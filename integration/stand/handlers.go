@@ -23,8 +23,8 @@ type Handler struct {
 	Profiles map[string]string
 	// Default is the profile of pods that no binding and no annotation gives one. "" is "baseline".
 	Default string
-	// Config is added to its config.toml, after what the stand says itself; Delegate to the table [delegate] there.
-	Config, Delegate string
+	// Audit and Delegate are added to the tables of these names in its config.toml.
+	Audit, Delegate string
 	// Placement is where its supervisors run; "" is what Metsuke does by itself under the stand's delegate.
 	Placement Placement
 	// DefaultPlace puts its config.toml at /etc/metsuke, where the shim looks without being told, and leaves containerd's
@@ -250,12 +250,12 @@ runtime_type = %q
 profiles = %q
 audit = %q
 state = %q
-[audit]
-key = %q
 [deadlines]
 armed = "2m" # emulated machines are slow, and busy ones are: time is not what is tested
+[audit]
+key = %q
 %s`, h.Default, delegate.shim, delegate.runtimeType, h.Delegate, strings.Join(delegate.options, "\n"), placement, Metsuke("metsuke-guest"),
-		s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), s.KeyPath(), h.Config)
+		s.ProfilesDir(h.Name), s.AuditDir(h.Name), s.stateDir(h.Name), s.KeyPath(), h.Audit)
 	path := s.ConfigPath(h.Name)
 	if h.DefaultPlace {
 		path = defaultConfig
