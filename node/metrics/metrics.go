@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/log"
 
 	"metsuke.dev/metsuke/audit/record"
+	"metsuke.dev/metsuke/audit/retention"
 	"metsuke.dev/metsuke/internal/exposition"
 	"metsuke.dev/metsuke/shim/status"
 )
@@ -38,13 +39,17 @@ type Metrics struct {
 	phases                                            *exposition.Histogram
 	spans                                             *exposition.Counter
 
+	kept, largest, budgets, waiting, retained *exposition.Gauge
+	removed, saved, problems                  *exposition.Counter
+
 	handlers, refused, reported, synced *exposition.Gauge
 	reportFailures                      *exposition.Counter
 
 	known   names
 	follow  follower
-	started map[string][]status.Phase // by the pod's directory: what was counted of it; of Poll alone
-	began   time.Time                 // of the first Poll
+	started map[string][]status.Phase  // by the pod's directory: what was counted of it; of Poll alone
+	rounds  map[string]retention.Total // by directory of streams: what retention had done by the last Poll
+	began   time.Time                  // of the first Poll
 }
 
 // New returns the metrics of the node whose root directory is mounted at root. Nothing is asked before Run.
@@ -77,6 +82,15 @@ func New(root, version string) *Metrics {
 	m.unreadable = r.Counter("metsuke_stream_damages_total", "Places in streams that could not be read while they were counted.", "handler")
 
 	m.spans = r.Counter("metsuke_spans_total", "Spans of container starts, by what became of them: `sent`, or `failed` (the collector did not take them). None without traces.", "outcome")
+
+	m.kept = r.Gauge("metsuke_audit_bytes", "Bytes that streams take on the disk, as the last round of retention found them. Absent where none runs, as all of retention is.")
+	m.largest = r.Gauge("metsuke_audit_largest_pod_bytes", "And those of the pod that has most.")
+	m.budgets = r.Gauge("metsuke_audit_budget_bytes", "What they may take, of the `pod` or the `node`; the least, where configurations differ. Absent without a budget.", "budget")
+	m.waiting = r.Gauge("metsuke_retention_backlog_bytes", "Bytes that are beyond the limits of retention, and wait for sinks to confirm them.")
+	m.retained = r.Gauge("metsuke_retention_ended_timestamp_seconds", "When the last round of retention ended.")
+	m.removed = r.Counter("metsuke_retention_removed_bytes_total", "Bytes of streams that were removed.")
+	m.saved = r.Counter("metsuke_retention_saved_bytes_total", "Bytes that compression has saved.")
+	m.problems = r.Counter("metsuke_retention_problems_total", "What rounds of retention could not do: streams that are not as they were signed, for one. Their log says it.")
 
 	m.handlers = r.Gauge("metsuke_handler_ready", "Whether the doctor finds a handler ready for pods (1) or not (0).", "handler")
 	m.refused = r.Gauge("metsuke_profiles_refused", "Whether the node refuses the cluster's profiles (1), and keeps the last set that was good.")

@@ -45,12 +45,15 @@ func (m *Metrics) configs() (all []*config.Config) {
 // pods.DefaultPatience. The error is about what could not be looked at.
 func (m *Metrics) Poll(ctx context.Context) error {
 	var states, streams, profiles []string
-	for _, c := range m.configs() {
+	configs := m.configs()
+	for _, c := range configs {
 		states = append(states, c.Directories.State)
 		streams = append(streams, c.Directories.Audit)
 		profiles = append(profiles, c.Directories.Profiles)
 	}
 	m.lookAtProfiles(distinct(profiles))
+	m.lookAtRetention(distinct(streams))
+	m.budget(configs)
 	if m.began.IsZero() {
 		m.began = m.now()
 	}
