@@ -19,6 +19,8 @@ OUT       := $(CURDIR)/out
 MODULES   := $(patsubst %/go.mod,%,$(shell find integration -name go.mod -not -path '*/tools/*' | sort))
 # Those whose tests need Kubernetes: `make kind` runs them.
 CLUSTERED := integration/kind/e2e
+# Programs that tests run; they have none of their own.
+PROGRAMS  := integration/shipping/collector
 
 # What demo, critest and bench run: containerd's version, the delegate (runc or kata), and where supervisors run (host or
 # guest; empty: for demo what Metsuke does by itself, for the others each that the delegate can have). NODE, for critest, is where
@@ -70,9 +72,9 @@ test-unit: install-deps ## run the tests that need no containerd, with the race 
 	go test -run '^TestEvery(Bit|Length)$$' ./audit/verify # all of them, which takes too long with the race detector
 
 .PHONY: test-integration
-test-integration: build ## run the tests against libseccomp and runc, and end to end on containerd 2.4 and 1.7, in both placements
+test-integration: build ## run the tests against libseccomp and runc, of shipping to Kafka, NATS and a collector, and end to end on containerd 2.4 and 1.7, in both placements
 	@runc=$$(integration/tools/build.sh runc | sed -n 's/^runc=//p')/runc; \
-	for module in $(filter-out $(CLUSTERED),$(MODULES)); do \
+	for module in $(filter-out $(CLUSTERED) $(PROGRAMS),$(MODULES)); do \
 	  echo "go test: $$module"; \
 	  (cd $$module && METSUKE_BIN=$(BIN) METSUKE_RUNC=$$runc go test -tags seccomp -count=1 -p 1 -timeout 40m ./...); \
 	done; \

@@ -141,7 +141,7 @@ func (s *Sink) explain(err error) error {
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		do = ": make it; Metsuke does not"
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
-		do = ": let this user describe it and write to it"
+		do = ": let this user write to it"
 	case errors.Is(err, kerr.InvalidTimestamp):
 		do = ": is the node's clock right?"
 	}
