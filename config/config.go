@@ -10,10 +10,11 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"time"
+
+	"metsuke.dev/metsuke/internal/tomlfile"
 )
 
 // DefaultPath is where the configuration lies when the runtime's options name no other.
@@ -25,9 +26,6 @@ const Version = 1
 // ErrAbsent is wrapped by the error of [Load] for a file that does not exist. A caller that was not told to read this
 // very file goes on with [Default]; one that was must fail.
 var ErrAbsent = errors.New("no such configuration file")
-
-// maxSize bounds the file, in bytes.
-const maxSize = 64 << 10
 
 // Config is the configuration of one RuntimeClass on one node. Its fields are documented in
 // docs/config.example.toml; all paths are absolute and clean.
@@ -155,18 +153,10 @@ func Default() *Config {
 // Load reads the file at path. The error wraps [ErrAbsent] if there is none; the faults of a file that there is are
 // *diagnostic.Errors in one joined error.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
+	data, err := tomlfile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s", ErrAbsent, path)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open configuration: %w", err)
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("read configuration: %s is not a regular file", path)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err != nil {
 		return nil, fmt.Errorf("read configuration: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"metsuke.dev/metsuke/internal/diagnostic"
 	"metsuke.dev/metsuke/internal/goldentest"
+	"metsuke.dev/metsuke/internal/tomlfile"
 )
 
 const example = "../docs/config.example.toml"
@@ -47,9 +48,9 @@ func TestExampleIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range slices.Concat(fields, runcFields, kataFields) {
-		name := f.path[strings.LastIndex(f.path, ".")+1:]
+		name := f.Path[strings.LastIndex(f.Path, ".")+1:]
 		if !regexp.MustCompile(`(?m)^(# )?` + name + ` = `).Match(data) {
-			t.Errorf("%s is not in the example", f.path)
+			t.Errorf("%s is not in the example", f.Path)
 		}
 	}
 	text := regexp.MustCompile(`(?m)^# (profiles = |key = )`).ReplaceAllString(string(data), "$1")
@@ -174,7 +175,7 @@ func TestAbsentIsNotInvalid(t *testing.T) {
 		"a directory": func() error { _, err := Load(dir); return err }(),
 		"no TOML":     func() error { _, err := Parse("c", []byte("version = 1\n]")); return err }(),
 		"empty":       func() error { _, err := Parse("c", nil); return err }(),
-		"too large":   func() error { _, err := Parse("c", make([]byte, maxSize+1)); return err }(),
+		"too large":   func() error { _, err := Parse("c", make([]byte, tomlfile.MaxSize+1)); return err }(),
 		"trailing":    func() error { _, err := Parse("c", []byte("version = 1\n\x00garbage")); return err }(),
 	} {
 		if err == nil || errors.Is(err, ErrAbsent) {

@@ -14,21 +14,22 @@ import (
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/internal/diagnostic"
+	"metsuke.dev/metsuke/internal/tomlfile"
 )
 
 // fields are all fields of the file but the delegate's options, in the order of the documentation.
-var fields = []field{
-	{"version", func(*Config, any) string { return "" }}, // read before
-	{"default_profile", func(c *Config, v any) string { return profileName(&c.DefaultProfile, v) }},
-	{"floor", func(c *Config, v any) string {
+var fields = []tomlfile.Field[*Config]{
+	{Path: "version", Set: func(*Config, any) string { return "" }}, // read before
+	{Path: "default_profile", Set: func(c *Config, v any) string { return profileName(&c.DefaultProfile, v) }},
+	{Path: "floor", Set: func(c *Config, v any) string {
 		if v == "" {
 			c.Floor = ""
 			return ""
 		}
 		return profileName(&c.Floor, v)
 	}},
-	{"delegate.runtime_type", func(c *Config, v any) string { return text(&c.Delegate.RuntimeType, v) }}, // checked in delegateFields
-	{"delegate.binary", func(c *Config, v any) string {
+	{Path: "delegate.runtime_type", Set: func(c *Config, v any) string { return text(&c.Delegate.RuntimeType, v) }}, // checked in delegateFields
+	{Path: "delegate.binary", Set: func(c *Config, v any) string {
 		s, ok := v.(string)
 		if !ok || s == "" || strings.ContainsRune(s, '/') && !isPath(s) {
 			return "an absolute path, or a name without a slash"
@@ -36,52 +37,46 @@ var fields = []field{
 		c.Delegate.Binary = s
 		return ""
 	}},
-	{"supervisor.placement", func(c *Config, v any) string {
-		s, _ := v.(string)
-		words := []string{string(PlacementHost), string(PlacementGuest)}
-		if !slices.Contains(words, s) {
-			return strings.TrimPrefix(diagnostic.Expected(s, words), "expected ")
-		}
-		c.Supervisor.Placement = Placement(s)
-		return ""
+	{Path: "supervisor.placement", Set: func(c *Config, v any) string {
+		return tomlfile.Word(&c.Supervisor.Placement, v, PlacementHost, PlacementGuest)
 	}},
-	{"supervisor.helper", func(c *Config, v any) string { return optionalPath(&c.Supervisor.Helper, v) }},
-	{"deadlines.armed", func(c *Config, v any) string {
-		return duration(&c.Deadlines.Armed, v, 100*time.Millisecond, 5*time.Minute)
+	{Path: "supervisor.helper", Set: func(c *Config, v any) string { return optionalPath(&c.Supervisor.Helper, v) }},
+	{Path: "deadlines.armed", Set: func(c *Config, v any) string {
+		return tomlfile.Duration(&c.Deadlines.Armed, v, 100*time.Millisecond, 5*time.Minute)
 	}},
-	{"deadlines.start", func(c *Config, v any) string {
-		return duration(&c.Deadlines.Start, v, time.Second, 5*time.Minute)
+	{Path: "deadlines.start", Set: func(c *Config, v any) string {
+		return tomlfile.Duration(&c.Deadlines.Start, v, time.Second, 5*time.Minute)
 	}},
-	{"deadlines.delete", func(c *Config, v any) string {
-		return duration(&c.Deadlines.Delete, v, 500*time.Millisecond, time.Minute)
+	{Path: "deadlines.delete", Set: func(c *Config, v any) string {
+		return tomlfile.Duration(&c.Deadlines.Delete, v, 500*time.Millisecond, time.Minute)
 	}},
-	{"directories.profiles", func(c *Config, v any) string {
+	{Path: "directories.profiles", Set: func(c *Config, v any) string {
 		c.Directories.ProfilesNamed = true
 		return directory(&c.Directories.Profiles, v)
 	}},
-	{"directories.audit", func(c *Config, v any) string { return directory(&c.Directories.Audit, v) }},
-	{"directories.state", func(c *Config, v any) string { return directory(&c.Directories.State, v) }},
-	{"audit.segment_size", func(c *Config, v any) string {
+	{Path: "directories.audit", Set: func(c *Config, v any) string { return directory(&c.Directories.Audit, v) }},
+	{Path: "directories.state", Set: func(c *Config, v any) string { return directory(&c.Directories.State, v) }},
+	{Path: "audit.segment_size", Set: func(c *Config, v any) string {
 		return bytes(&c.Audit.SegmentSize, v, 64<<10, 16<<30, "64Mi")
 	}},
-	{"audit.segment_age", func(c *Config, v any) string { return orNone(&c.Audit.SegmentAge, v, time.Minute) }},
-	{"audit.pod_budget", func(c *Config, v any) string { return budget(&c.Audit.PodBudget, v) }},
-	{"audit.node_budget", func(c *Config, v any) string { return budget(&c.Audit.NodeBudget, v) }},
-	{"audit.retention.max_age", func(c *Config, v any) string { return orNone(&c.Audit.Retention.MaxAge, v, time.Minute) }},
-	{"audit.retention.pod_size", func(c *Config, v any) string { return budget(&c.Audit.Retention.PodSize, v) }},
-	{"audit.retention.node_size", func(c *Config, v any) string { return budget(&c.Audit.Retention.NodeSize, v) }},
-	{"audit.retention.compress", func(c *Config, v any) string { return boolean(&c.Audit.Retention.Compress, v) }},
-	{"audit.retention.shipped", func(c *Config, v any) string { return names(&c.Audit.Retention.Shipped, v) }},
-	{"audit.retention.checkpoints", func(c *Config, v any) string { return directory(&c.Audit.Retention.Checkpoints, v) }},
-	{"audit.key", func(c *Config, v any) string {
+	{Path: "audit.segment_age", Set: func(c *Config, v any) string { return orNone(&c.Audit.SegmentAge, v, time.Minute) }},
+	{Path: "audit.pod_budget", Set: func(c *Config, v any) string { return budget(&c.Audit.PodBudget, v) }},
+	{Path: "audit.node_budget", Set: func(c *Config, v any) string { return budget(&c.Audit.NodeBudget, v) }},
+	{Path: "audit.retention.max_age", Set: func(c *Config, v any) string { return orNone(&c.Audit.Retention.MaxAge, v, time.Minute) }},
+	{Path: "audit.retention.pod_size", Set: func(c *Config, v any) string { return budget(&c.Audit.Retention.PodSize, v) }},
+	{Path: "audit.retention.node_size", Set: func(c *Config, v any) string { return budget(&c.Audit.Retention.NodeSize, v) }},
+	{Path: "audit.retention.compress", Set: func(c *Config, v any) string { return tomlfile.Bool(&c.Audit.Retention.Compress, v) }},
+	{Path: "audit.retention.shipped", Set: func(c *Config, v any) string { return names(&c.Audit.Retention.Shipped, v) }},
+	{Path: "audit.retention.checkpoints", Set: func(c *Config, v any) string { return directory(&c.Audit.Retention.Checkpoints, v) }},
+	{Path: "audit.key", Set: func(c *Config, v any) string {
 		c.Audit.KeyNamed = true
 		if v == "" {
 			return "an absolute path without . or .."
 		}
 		return optionalPath(&c.Audit.Key, v)
 	}},
-	{"audit.stall_timeout", func(c *Config, v any) string {
-		return duration(&c.Audit.StallTimeout, v, 100*time.Millisecond, 10*time.Minute)
+	{Path: "audit.stall_timeout", Set: func(c *Config, v any) string {
+		return tomlfile.Duration(&c.Audit.StallTimeout, v, 100*time.Millisecond, 10*time.Minute)
 	}},
 }
 
@@ -95,14 +90,13 @@ const runcType = "io.containerd.runc.v2"
 
 // delegateFields reads the delegate's runtime type, puts the defaults of its family in place, and returns the fields of
 // that family's options.
-func (r *reader) delegateFields(doc map[string]any) []field {
-	d, _ := doc["delegate"].(map[string]any)
+func (c *Config) delegateFields(f *tomlfile.File) []tomlfile.Field[*Config] {
+	d, _ := f.Doc["delegate"].(map[string]any)
 	v, stated := d["runtime_type"]
 	if !stated {
 		v = runcType
 	}
 	name, _ := v.(string)
-	c := r.config
 	switch {
 	case name == runcType:
 		return runcFields
@@ -114,15 +108,15 @@ func (r *reader) delegateFields(doc map[string]any) []field {
 		c.Supervisor.Placement = PlacementGuest
 		return kataFields
 	}
-	r.errorf("delegate.runtime_type", show(v)+" is not a runtime type that can be a delegate",
+	f.Errorf("delegate.runtime_type", tomlfile.Show(v)+" is not a runtime type that can be a delegate",
 		diagnostic.Expected(name, []string{runcType, "io.containerd.kata.v2", "io.containerd.kata-<hypervisor>.v2"}))
 	// Which options are allowed is not known now: take those of both, so that only the type is complained about.
 	c.Delegate.Kata = &KataOptions{}
 	return slices.Concat(runcFields, kataFields)
 }
 
-var runcFields = []field{
-	{"delegate.options.BinaryName", func(c *Config, v any) string {
+var runcFields = []tomlfile.Field[*Config]{
+	{Path: "delegate.options.BinaryName", Set: func(c *Config, v any) string {
 		s, ok := v.(string)
 		if !ok || strings.ContainsRune(s, '/') && !isPath(s) {
 			return "an absolute path, or a name without a slash"
@@ -130,22 +124,22 @@ var runcFields = []field{
 		c.Delegate.Runc.BinaryName = s
 		return ""
 	}},
-	{"delegate.options.Root", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.Root, v) }},
-	{"delegate.options.SystemdCgroup", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.SystemdCgroup, v) }},
-	{"delegate.options.ShimCgroup", func(c *Config, v any) string { return text(&c.Delegate.Runc.ShimCgroup, v) }},
-	{"delegate.options.NoPivotRoot", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.NoPivotRoot, v) }},
-	{"delegate.options.NoNewKeyring", func(c *Config, v any) string { return boolean(&c.Delegate.Runc.NoNewKeyring, v) }},
-	{"delegate.options.IoUid", func(c *Config, v any) string { return id(&c.Delegate.Runc.IoUid, v) }},
-	{"delegate.options.IoGid", func(c *Config, v any) string { return id(&c.Delegate.Runc.IoGid, v) }},
-	{"delegate.options.CriuImagePath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuImagePath, v) }},
-	{"delegate.options.CriuWorkPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuWorkPath, v) }},
+	{Path: "delegate.options.Root", Set: func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.Root, v) }},
+	{Path: "delegate.options.SystemdCgroup", Set: func(c *Config, v any) string { return tomlfile.Bool(&c.Delegate.Runc.SystemdCgroup, v) }},
+	{Path: "delegate.options.ShimCgroup", Set: func(c *Config, v any) string { return text(&c.Delegate.Runc.ShimCgroup, v) }},
+	{Path: "delegate.options.NoPivotRoot", Set: func(c *Config, v any) string { return tomlfile.Bool(&c.Delegate.Runc.NoPivotRoot, v) }},
+	{Path: "delegate.options.NoNewKeyring", Set: func(c *Config, v any) string { return tomlfile.Bool(&c.Delegate.Runc.NoNewKeyring, v) }},
+	{Path: "delegate.options.IoUid", Set: func(c *Config, v any) string { return id(&c.Delegate.Runc.IoUid, v) }},
+	{Path: "delegate.options.IoGid", Set: func(c *Config, v any) string { return id(&c.Delegate.Runc.IoGid, v) }},
+	{Path: "delegate.options.CriuImagePath", Set: func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuImagePath, v) }},
+	{Path: "delegate.options.CriuWorkPath", Set: func(c *Config, v any) string { return optionalPath(&c.Delegate.Runc.CriuWorkPath, v) }},
 }
 
 // kataAnnotation is an annotation of Kata's; patterns are none.
 var kataAnnotation = regexp.MustCompile(`^io\.katacontainers\.[A-Za-z0-9][A-Za-z0-9._/-]*$`)
 
-var kataFields = []field{
-	{"delegate.allowed_annotations", func(c *Config, v any) string {
+var kataFields = []tomlfile.Field[*Config]{
+	{Path: "delegate.allowed_annotations", Set: func(c *Config, v any) string {
 		const expected = `an array of whole keys such as "io.katacontainers.config.hypervisor.kernel_params", each once`
 		list, ok := v.([]any)
 		if !ok {
@@ -155,27 +149,26 @@ var kataFields = []field{
 		for _, item := range list {
 			key, _ := item.(string)
 			if len(key) > maxKey || !kataAnnotation.MatchString(key) || slices.Contains(c.Delegate.Kata.AllowedAnnotations, key) {
-				return expected + "; not " + show(item)
+				return expected + "; not " + tomlfile.Show(item)
 			}
 			c.Delegate.Kata.AllowedAnnotations = append(c.Delegate.Kata.AllowedAnnotations, key)
 		}
 		return ""
 	}},
-	{"delegate.options.ConfigPath", func(c *Config, v any) string { return optionalPath(&c.Delegate.Kata.ConfigPath, v) }},
+	{Path: "delegate.options.ConfigPath", Set: func(c *Config, v any) string { return optionalPath(&c.Delegate.Kata.ConfigPath, v) }},
 }
 
 // check looks at what no single field shows.
-func (r *reader) check() {
-	c := r.config
+func (c *Config) check(f *tomlfile.File) {
 	if c.DefaultProfile == "passthrough" {
-		r.errorf("default_profile", `"passthrough" changes nothing, and only a binding may give it`,
+		f.Errorf("default_profile", `"passthrough" changes nothing, and only a binding may give it`,
 			`expected another profile; bind passthrough to the namespaces "*" to give it to every pod`)
 	}
 	if c.Floor == "passthrough" {
-		r.errorf("floor", `"passthrough" holds nothing up`, "expected another profile, or no floor")
+		f.Errorf("floor", `"passthrough" holds nothing up`, "expected another profile, or no floor")
 	}
 	if c.Delegate.Runc == nil && c.Supervisor.Placement == PlacementHost {
-		r.errorf("supervisor.placement", `"host" cannot serve the delegate `+c.Delegate.RuntimeType+", whose containers have a kernel of their own",
+		f.Errorf("supervisor.placement", `"host" cannot serve the delegate `+c.Delegate.RuntimeType+", whose containers have a kernel of their own",
 			`expected "guest"`)
 	}
 	for _, b := range []struct {
@@ -186,7 +179,7 @@ func (r *reader) check() {
 		{"audit.retention.node_size", "audit.node_budget", c.Audit.Retention.NodeSize, c.Audit.NodeBudget},
 	} {
 		if b.soft != 0 && b.hard != 0 && b.soft >= b.hard {
-			r.errorf(b.field, fmt.Sprintf("is not below %s, where containers have to wait", b.hardField), "expected less than "+cgroups.FormatBytes(b.hard))
+			f.Errorf(b.field, fmt.Sprintf("is not below %s, where containers have to wait", b.hardField), "expected less than "+cgroups.FormatBytes(b.hard))
 		}
 	}
 	dirs := map[string]string{}
@@ -194,7 +187,7 @@ func (r *reader) check() {
 		{"directories.profiles", c.Directories.Profiles}, {"directories.audit", c.Directories.Audit}, {"directories.state", c.Directories.State},
 	} {
 		if other, ok := dirs[d.dir]; ok {
-			r.errorf(d.field, show(d.dir)+" is also "+other, "expected a directory of its own")
+			f.Errorf(d.field, tomlfile.Show(d.dir)+" is also "+other, "expected a directory of its own")
 		}
 		dirs[d.dir] = d.field
 	}
@@ -206,15 +199,6 @@ func text(to *string, v any) string {
 		return "a string"
 	}
 	*to = s
-	return ""
-}
-
-func boolean(to *bool, v any) string {
-	b, ok := v.(bool)
-	if !ok {
-		return "true or false"
-	}
-	*to = b
 	return ""
 }
 
@@ -249,16 +233,6 @@ func directory(to *string, v any) string {
 	return ""
 }
 
-func duration(to *time.Duration, v any, least, most time.Duration) string {
-	s, _ := v.(string)
-	d, err := time.ParseDuration(s)
-	if err != nil || d < least || d > most {
-		return fmt.Sprintf("a duration from %s to %s, such as \"10s\"", least, most)
-	}
-	*to = d
-	return ""
-}
-
 // orNone is a duration that may be 0, which means that there is none.
 func orNone(to *time.Duration, v any, least time.Duration) string {
 	const most = 10 * 365 * 24 * time.Hour
@@ -266,7 +240,7 @@ func orNone(to *time.Duration, v any, least time.Duration) string {
 		*to = 0
 		return ""
 	}
-	if expected := duration(to, v, least, most); expected != "" {
+	if expected := tomlfile.Duration(to, v, least, most); expected != "" {
 		return fmt.Sprintf("a duration from %s to %s, such as \"720h\", or \"0s\" for none", least, most)
 	}
 	return ""
@@ -307,7 +281,7 @@ func names(to *[]string, v any) string {
 	for _, item := range list {
 		name, _ := item.(string)
 		if !sinkForm.MatchString(name) || slices.Contains(*to, name) {
-			return expected + "; not " + show(item)
+			return expected + "; not " + tomlfile.Show(item)
 		}
 		*to = append(*to, name)
 	}
@@ -324,22 +298,6 @@ func profileName(to *string, v any) string {
 	}
 	*to = s
 	return ""
-}
-
-func show(v any) string {
-	switch v := v.(type) {
-	case string:
-		return diagnostic.Quote(v)
-	case map[string]any:
-		return "a table"
-	case []any:
-		return "an array"
-	}
-	s := fmt.Sprint(v)
-	if len(s) > 40 {
-		s = s[:40] + "…"
-	}
-	return s
 }
 
 func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
