@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command bench measures, in one run, what Metsuke costs against the delegate alone, on a real containerd through CRI:
-// starts of pods, execs, system calls, a build, memory, and many pods at once. It prints one table, with each aim and
-// whether it was met; a missed aim is no failure of the command.
+// starts of pods, execs, system calls, a build, memory, many pods at once; and how fast streams are queried. It prints one
+// table, with each aim and whether it was met; a missed aim is no failure of the command.
 //
 // What is compared is measured in turns, round by round, so that what else the machine does meets both alike.
 package main
@@ -81,27 +81,35 @@ func (b *bench) aims() (start, exec float64) {
 	return 0, 0
 }
 
+// choice is what the flags say.
+type choice struct {
+	rounds int
+	other  string // handler
+	only   string
+	write  string
+}
+
 func main() {
-	setup := stand.SetupFlags()
-	rounds := flag.Int("rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
-	other := flag.String("handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
-	only := flag.String("only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,ship")
-	write := flag.String("write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
+	setup, c := stand.SetupFlags(), choice{}
+	flag.IntVar(&c.rounds, "rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
+	flag.StringVar(&c.other, "handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
+	flag.StringVar(&c.only, "only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,query,ship")
+	flag.StringVar(&c.write, "write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
 	flag.Parse()
-	if *rounds == 0 {
-		*rounds = 30
+	if c.rounds == 0 {
+		c.rounds = 30
 		if setup.Delegate == stand.Kata {
-			*rounds = 8
+			c.rounds = 8
 		}
 	}
-	stand.Enter(setup.Tools()...)
-	if err := run(setup, *rounds, *other, *only, *write); err != nil {
+	stand.EnterPrepared(prepare(setup))
+	if err := run(setup, c); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(setup *stand.Setup, rounds int, other, only, write string) (err error) {
+func run(setup *stand.Setup, c choice) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Hour)
 	defer cancel()
 	probe, err := compileProbe()
@@ -126,20 +134,20 @@ func run(setup *stand.Setup, rounds int, other, only, write string) (err error) 
 	if err := s.AddImage(imageBench, stand.Image{Files: files, Entrypoint: []string{"/bin/workload", "pause"}}); err != nil {
 		return err
 	}
-	b := &bench{Stand: s, ctx: ctx, rounds: rounds}
+	b := &bench{Stand: s, ctx: ctx, rounds: c.rounds}
 	for _, placement := range placements {
-		if err := b.measure(placement, other, only); err != nil {
+		if err := b.measure(placement, c.other, c.only); err != nil {
 			return err
 		}
 	}
 	text := b.table.markdown(fmt.Sprintf("containerd %s with %s, %s", setup.Version, setup.Delegate.About(), machine()))
 	fmt.Print("\n", text)
-	if write != "" {
+	if c.write != "" {
 		mark := "bench"
 		if setup.Delegate != stand.Runc {
 			mark += "-" + setup.Delegate.Name
 		}
-		return writeBetween(write, mark, text)
+		return writeBetween(c.write, mark, text)
 	}
 	return nil
 }
@@ -170,6 +178,7 @@ func (b *bench) measure(placement stand.Placement, other, only string) error {
 		{"memory", "memory of the shims", "", b.memory},
 		{"resident", "memory of the resident", stand.Guest, b.resident},
 		{"many", "many pods at once", stand.Host, b.many},
+		{"query", "queries of a large stream", stand.Host, b.query},
 		{"ship", "shipping records", stand.Host, b.ship},
 	} {
 		if (part.in != "" && part.in != placement) || (only != "" && !strings.Contains(","+only+",", ","+part.name+",")) {

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+
+	"metsuke.dev/metsuke/integration/stand"
+)
+
+// diskVariable is a directory on the machine's disk, in the environment of the program inside: all that is the stand's is in memory.
+const diskVariable = "METSUKE_BENCH_DISK"
+
+// prepare makes the directory, outside, and removes it when all has ended.
+func prepare(setup *stand.Setup) func() (sets []string, release func() error, err error) {
+	return func() ([]string, func() error, error) {
+		dir, err := os.MkdirTemp("/var/tmp", "metsuke-bench-")
+		if err != nil {
+			return nil, nil, err
+		}
+		return setup.Tools(), func() error { return os.RemoveAll(dir) }, os.Setenv(diskVariable, dir)
+	}
+}
+
+// onDisk makes a directory there.
+func onDisk(name string) (string, error) { return os.MkdirTemp(os.Getenv(diskVariable), name+"-") }
