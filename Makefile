@@ -147,7 +147,7 @@ demo: build ## run an agent's pod and show what it was denied (DELEGATE, PLACEME
 	@cd integration && METSUKE_BIN=$(BIN) go run ./cmd/demo $(SETUP) -out $(OUT)/demo $(if $(KEEP),-keep)
 
 .PHONY: bench
-bench: build ## measure what Metsuke costs against the delegate alone, and print the table (DELEGATE, PLACEMENT)
+bench: build ## measure what Metsuke costs against the delegate alone and what the audit stream bears, and print the table (DELEGATE, PLACEMENT)
 	@cd integration && METSUKE_BIN=$(BIN) go run ./cmd/bench $(SETUP)
 
 # What docs/scale.md describes. The first time it builds Kubernetes. NODES: how many nodes each run has, ROLLOUT: more flags.

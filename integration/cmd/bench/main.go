@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command bench measures, in one run, what Metsuke costs against the delegate alone, on a real containerd through CRI:
-// starts of pods, execs, system calls, a build, memory, many pods at once; and how fast streams are queried. It prints one
-// table, with each aim and whether it was met; a missed aim is no failure of the command.
+// starts of pods, execs, system calls, a build, memory, many pods at once; and what the audit stream bears: calls for a minute,
+// queries, shipping. It prints one table, with each aim and whether it was met; a missed aim is no failure of the command.
 //
 // What is compared is measured in turns, round by round, so that what else the machine does meets both alike.
 package main
@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,6 +65,7 @@ type bench struct {
 	*stand.Stand
 	ctx       context.Context
 	rounds    int
+	duration  time.Duration   // of what is measured for a time
 	placement stand.Placement // that is measured now
 	other     string          // the handler that is compared with the delegate alone
 	opens     string          // the one that audits every openat
@@ -83,17 +85,19 @@ func (b *bench) aims() (start, exec float64) {
 
 // choice is what the flags say.
 type choice struct {
-	rounds int
-	other  string // handler
-	only   string
-	write  string
+	rounds   int
+	duration time.Duration
+	other    string // handler
+	only     string
+	write    string
 }
 
 func main() {
 	setup, c := stand.SetupFlags(), choice{}
 	flag.IntVar(&c.rounds, "rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
+	flag.DurationVar(&c.duration, "duration", time.Minute, "how long audited calls are made for in part sustained, in windows of 10s; in part stalled a twentieth of it, in turns")
 	flag.StringVar(&c.other, "handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
-	flag.StringVar(&c.only, "only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,query,ship")
+	flag.StringVar(&c.only, "only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,sustained,stalled,query,ship")
 	flag.StringVar(&c.write, "write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
 	flag.Parse()
 	if c.rounds == 0 {
@@ -101,6 +105,10 @@ func main() {
 		if setup.Delegate == stand.Kata {
 			c.rounds = 8
 		}
+	}
+	if c.duration < time.Second {
+		fmt.Fprintln(os.Stderr, "bench: -duration must be a second at least")
+		os.Exit(2)
 	}
 	stand.EnterPrepared(prepare(setup))
 	if err := run(setup, c); err != nil {
@@ -134,7 +142,7 @@ func run(setup *stand.Setup, c choice) (err error) {
 	if err := s.AddImage(imageBench, stand.Image{Files: files, Entrypoint: []string{"/bin/workload", "pause"}}); err != nil {
 		return err
 	}
-	b := &bench{Stand: s, ctx: ctx, rounds: c.rounds}
+	b := &bench{Stand: s, ctx: ctx, rounds: c.rounds, duration: c.duration}
 	for _, placement := range placements {
 		if err := b.measure(placement, c.other, c.only); err != nil {
 			return err
@@ -178,6 +186,8 @@ func (b *bench) measure(placement stand.Placement, other, only string) error {
 		{"memory", "memory of the shims", "", b.memory},
 		{"resident", "memory of the resident", stand.Guest, b.resident},
 		{"many", "many pods at once", stand.Host, b.many},
+		{"sustained", "audited calls and their shipping, for a while", stand.Host, b.sustained},
+		{"stalled", "audited calls beside a shipper", stand.Host, b.stalled},
 		{"query", "queries of a large stream", stand.Host, b.query},
 		{"ship", "shipping records", stand.Host, b.ship},
 	} {
@@ -248,16 +258,24 @@ func (b *bench) probe(c *stand.Container, command ...string) ([]float64, error) 
 	if result.Status != 0 {
 		return nil, fmt.Errorf("%q: status %d: %s", command, result.Status, result.Stderr)
 	}
-	var numbers []float64
-	for _, text := range strings.Fields(result.Stdout) {
-		var number float64
-		if _, err := fmt.Sscan(text, &number); err != nil {
-			return nil, fmt.Errorf("%q printed %q", command, text)
+	numbers, err := parseNumbers(result.Stdout)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", command, err)
+	}
+	return numbers, nil
+}
+
+// parseNumbers reads what the probe prints.
+func parseNumbers(printed string) (numbers []float64, err error) {
+	for _, text := range strings.Fields(printed) {
+		number, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			return nil, fmt.Errorf("printed %q", text)
 		}
 		numbers = append(numbers, number)
 	}
 	if len(numbers) == 0 {
-		return nil, fmt.Errorf("%q printed nothing", command)
+		return nil, errors.New("printed nothing")
 	}
 	return numbers, nil
 }

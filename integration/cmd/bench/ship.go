@@ -5,144 +5,133 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"sync"
-	"syscall"
 	"time"
-
-	"metsuke.dev/metsuke/audit"
-	"metsuke.dev/metsuke/audit/signature"
-	"metsuke.dev/metsuke/audit/stream"
-	"metsuke.dev/metsuke/integration/stand"
 )
 
 const (
-	shipStreams = 15
-	shipRecords = 300_000 // that are there before the shipper is
-	shipRate    = 20_000  // a second, that come while it runs
+	shipStreams = 8
+	shipBytes   = 64 << 20 // of each, that are there before the shipper is
+	shipRate    = 20_000   // records a second, that come while it runs
 	shipFor     = 20 * time.Second
-	shipMemory  = 60 // MB
 )
 
-// ship measures the shipper: how fast it ships what is there, and what it takes at the rate that is promised.
+// ship measures how fast a shipper sends what was there before it, by the kind of its sink, and what it takes at the rate that is promised.
 func (b *bench) ship() error {
-	dir, err := os.MkdirTemp("", "ship")
+	return errors.Join(b.drains(), b.paced())
+}
+
+// drains has shippers send all that is there.
+func (b *bench) drains() (err error) {
+	log, err := b.newBacklog(shipStreams, shipBytes)
 	if err != nil {
 		return err
 	}
-	fast, rate, err := shipping(stand.Metsuke("metsuke"), dir)
-	if err = errors.Join(err, os.RemoveAll(dir)); err != nil {
+	defer func() { err = errors.Join(err, os.RemoveAll(log.root)) }()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		return err
 	}
-	perSecond := shipRecords / fast.wall.Seconds()
+	far := &collector{}
+	server := &http.Server{Handler: far, ReadHeaderTimeout: time.Minute}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	for _, side := range []struct {
+		what    string
+		sink    func(dir string) string
+		arrived func(*shipper) (uint64, error) // records, once it has ended
+	}{
+		{"a file", fileSink, func(s *shipper) (uint64, error) {
+			a, err := readArrivals(shippedTo(s.dir), mark{})
+			if err != nil {
+				return 0, err
+			}
+			n := a.twice
+			for _, end := range a.ends {
+				n += end.Seq
+			}
+			return n, nil
+		}},
+		{"OTLP over HTTP", collectorSink(listener.Addr(), "none"), far.taken},
+		{"OTLP over HTTP with gzip", collectorSink(listener.Addr(), "gzip"), far.taken},
+	} {
+		if err := b.drain(log, side.what, side.sink, side.arrived); err != nil {
+			return fmt.Errorf("%s: %w", side.what, err)
+		}
+		tick()
+	}
+	return nil
+}
+
+// drain has a shipper send all of a backlog.
+func (b *bench) drain(log *backlog, what string, sink func(dir string) string, arrived func(*shipper) (uint64, error)) (err error) {
+	begin := time.Now()
+	s, err := startShipper(log.root, sink, "--once")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.remove()) }()
+	memory, err := s.finish()
+	if err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	processor, err := s.stop()
+	if err != nil {
+		return err
+	}
+	n, err := arrived(s)
+	if err != nil {
+		return err
+	}
+	if n < log.sum() {
+		return fmt.Errorf("%d records arrived of %d", n, log.sum())
+	}
 	b.table.add(row{
-		what: fmt.Sprintf("metsuke ship: %d records of %d streams, to a file", shipRecords, shipStreams), n: "1",
-		with50: number(perSecond, "a second"), ratio: number(fast.cpu.Seconds()*1e6/shipRecords, "µs CPU each"), aim: "≥ 20000 a second", result: verdict(perSecond >= 20_000),
+		what: "a backlog to " + what + ": records a second; processor for each", n: fmt.Sprint(n),
+		with50: number(float64(n)/took.Seconds()/1000, "k/s"), ratio: number(float64(processor.Microseconds())/float64(n), "µs"),
+		aim: "≥ 20 k/s", result: verdict(float64(n)/took.Seconds() >= 20_000),
 	})
 	b.table.add(row{
-		what: fmt.Sprintf("metsuke ship: largest resident memory at %d records a second", shipRate), n: "1",
-		with50: number(rate.resident, "MB"), ratio: number(100*rate.cpu.Seconds()/rate.wall.Seconds(), "% of a CPU"), aim: fmt.Sprintf("≤ %d MB", shipMemory),
-		result: verdict(rate.resident <= shipMemory),
+		what: "a backlog to " + what + ": memory of the shipper", n: "1",
+		with50: number(memory, "MB"), ratio: number(float64(log.bytes)/1e6/took.Seconds(), "MB/s"), aim: "≤ 60 MB", result: verdict(memory <= 60),
 	})
 	return nil
 }
 
-// used is what a process took.
-type used struct {
-	wall, cpu time.Duration
-	resident  float64 // at most, in megabytes
-}
-
-// shipping ships what is there, and then what comes at the rate.
-func shipping(binary, dir string) (fast, rate used, err error) {
-	root, config := filepath.Join(dir, "audit"), filepath.Join(dir, "ship.toml")
-	text := fmt.Sprintf("version = 1\ndirectories = { audit = %q, checkpoints = %q }\n[[sinks]]\nname = \"file\"\ntype = \"file\"\nfile = { path = %q, max_size = \"256Mi\", keep = 0 }\n",
-		root, filepath.Join(dir, "ship"), filepath.Join(dir, "out.ndjson"))
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return fast, rate, err
-	}
-	key, err := signature.New()
-	if err != nil {
-		return fast, rate, err
-	}
-	if err := fill(root, key, shipRecords/shipStreams, 0); err != nil {
-		return fast, rate, err
-	}
-	once := exec.Command(binary, "ship", "--once", "--config", config)
-	if fast, err = measured(once, func() error { return nil }); err != nil {
-		return fast, rate, err
-	}
-	rate, err = measured(exec.Command(binary, "ship", "--config", config), func() error {
-		pause := time.Second * shipStreams / shipRate
-		if err := fill(root, key, int(shipFor/pause), pause); err != nil {
-			return err
-		}
-		time.Sleep(time.Second) // for what it still has to ship
-		return nil
-	})
-	return fast, rate, err
-}
-
-// measured runs a shipper while meanwhile runs, ends it if it has not ended, and says what it took.
-func measured(cmd *exec.Cmd, meanwhile func() error) (used, error) {
-	cmd.Stderr = os.Stderr
-	begin := time.Now()
-	if err := cmd.Start(); err != nil {
-		return used{}, err
-	}
-	err := meanwhile()
-	if cmd.Args[2] != "--once" {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-	}
-	if err := errors.Join(err, cmd.Wait()); err != nil {
-		return used{}, err
-	}
-	u := used{wall: time.Since(begin), cpu: cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()}
-	if usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.resident = float64(usage.Maxrss) * 1024 / 1e6
-	}
-	return u, nil
-}
-
-// fill writes records to all streams, with a pause between two of a stream.
-func fill(root string, key *signature.Key, records int, pause time.Duration) error {
-	problems := make([]error, shipStreams)
-	var all sync.WaitGroup
-	for i := range shipStreams {
-		all.Go(func() { problems[i] = fillOne(root, key, i, records, pause) })
-	}
-	all.Wait()
-	return errors.Join(problems...)
-}
-
-func fillOne(root string, key *signature.Key, n, records int, pause time.Duration) (err error) {
-	id := audit.Identity{
-		Node: "bench", Namespace: "bench", Pod: fmt.Sprint("pod-", n), PodUID: fmt.Sprintf("00000000-0000-4000-8000-%012d", n), Container: "agent",
-		ContainerID: fmt.Sprintf("%064d", n), Profile: "baseline", ProfileDigest: fmt.Sprintf("%064d", 1),
-	}
-	w, err := stream.OpenWriter(stream.Dir(root, id), id, stream.Options{Key: key, SegmentBytes: 64 << 20})
+// paced has a shipper send to a file what comes at the rate.
+func (b *bench) paced() (err error) {
+	log, err := b.newBacklog(shipStreams, 1)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.Close()) }()
-	begin := time.Now()
-	for i := range records {
-		e := audit.Event{Time: time.Now(), Kind: audit.KindSyscall, Syscall: &audit.Syscall{
-			PID: 4711, TID: 4711, PPID: 1, UID: 1000, GID: 1000, Comm: "python3", Exe: "/usr/bin/python3.13", Syscall: "openat", Nr: 257, Arch: "SCMP_ARCH_X86_64",
-			Class: "file-write", Verdict: audit.VerdictAllowed, Origin: "baseline",
-			Args: []audit.Arg{
-				{Name: "dirfd", Value: "AT_FDCWD", Evidence: audit.EvidenceRegister}, {Name: "path", Value: fmt.Sprintf("/workspace/build/object-%d.o", i), Evidence: audit.EvidencePeeked},
-				{Name: "flags", Value: "O_WRONLY|O_CREAT|O_TRUNC|O_CLOEXEC", Evidence: audit.EvidenceRegister}, {Name: "mode", Value: "0644", Evidence: audit.EvidenceRegister},
-			},
-		}}
-		if err := w.Append(&e); err != nil {
-			return err
-		}
-		if ahead := time.Duration(i)*pause - time.Since(begin); ahead > time.Millisecond {
-			time.Sleep(ahead)
-		}
+	defer func() { err = errors.Join(err, os.RemoveAll(log.root)) }()
+	s, err := startShipper(log.root, fileSink)
+	if err != nil {
+		return err
 	}
+	defer func() { err = errors.Join(err, s.remove()) }()
+	begin := time.Now()
+	if err := b.pace(log, shipRate, shipFor); err != nil {
+		return err
+	}
+	if err := s.wait(log.records); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	memory, err := s.memory()
+	if err != nil {
+		return err
+	}
+	processor, err := s.stop()
+	if err != nil {
+		return err
+	}
+	b.table.add(row{
+		what: fmt.Sprintf("%d k records a second to a file: memory of the shipper; processor", shipRate/1000), n: "1", with50: number(memory, "MB"),
+		ratio: number(100*processor.Seconds()/took.Seconds(), "%"), aim: "≤ 60 MB", result: verdict(memory <= 60),
+	})
 	return nil
 }

@@ -6,8 +6,11 @@
 //   probe calls N BATCHES [FILTER]  getppid N times a batch; with FILTER, under this array of struct sock_filter
 //   probe open PATH N               openat and close N times
 //   probe notify PATH N             the same, with openat answered by a loop in another process, which reads the path
+//   probe load PATH N MS GO         openat and close for N windows of MS milliseconds, once there is a file GO
 //
-// Each prints numbers, one line: for calls, nanoseconds a call of each batch; else "TOTAL" (ns) and each openat's ns.
+// Each prints numbers, one line: for calls, nanoseconds a call of each batch; for load, how many openat there were, how many of
+// them ended in each of the N windows (the last one ends behind them), then the histogram of what those took, "NS COUNT" for each of its
+// buckets that is not empty, NS being where it begins; else "TOTAL" (ns) and each openat's ns.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -91,6 +94,56 @@ static int opens(const char *path, long n) {
 	printf("%llu", (unsigned long long)(end - begin));
 	for (long i = 0; i < n; i++)
 		printf(" %u", took[i]);
+	puts("");
+	return 0;
+}
+
+// The buckets of a histogram have a width of a 32nd of where they begin, or of 1 ns.
+enum { PARTS = 32, BUCKETS = 64 * PARTS };
+
+static int bucket(uint64_t ns) {
+	if (ns < PARTS)
+		return (int)ns;
+	int shift = 58 - __builtin_clzll(ns);
+	return (shift + 1) * PARTS + (int)(ns >> shift) - PARTS;
+}
+
+static uint64_t lowest(int bucket) {
+	if (bucket < PARTS)
+		return (uint64_t)bucket;
+	return (uint64_t)(bucket % PARTS + PARTS) << (bucket / PARTS - 1);
+}
+
+static int load_for(const char *path, long windows, uint64_t width, const char *go) {
+	static uint64_t took[BUCKETS], ended[1000];
+	if (windows < 1 || windows > (long)(sizeof ended / sizeof ended[0]))
+		die("windows");
+	while (access(go, F_OK)) // unlike openat it is not audited
+		usleep(5000);
+	uint64_t begin = now(), end = begin, calls = 0;
+	for (;;) {
+		uint64_t from = end;
+		int fd = (int)syscall(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+		end = now();
+		if (fd < 0)
+			die(path);
+		calls++;
+		uint64_t window = (end - begin) / width;
+		if (window < (uint64_t)windows) {
+			took[bucket(end - from)]++;
+			ended[window]++;
+		}
+		close(fd);
+		if (window >= (uint64_t)windows)
+			break;
+		end = now();
+	}
+	printf("%llu ", (unsigned long long)calls);
+	for (long i = 0; i < windows; i++)
+		printf("%llu ", (unsigned long long)ended[i]);
+	for (int i = 0; i < BUCKETS; i++)
+		if (took[i])
+			printf("%llu %llu ", (unsigned long long)lowest(i), (unsigned long long)took[i]);
 	puts("");
 	return 0;
 }
@@ -185,6 +238,8 @@ int main(int argc, char **argv) {
 		return opens(argv[2], atol(argv[3]));
 	if (argc == 4 && !strcmp(argv[1], "notify"))
 		return notify(argv[2], atol(argv[3]));
+	if (argc == 6 && !strcmp(argv[1], "load"))
+		return load_for(argv[2], atol(argv[3]), (uint64_t)atol(argv[4]) * 1000000u, argv[5]);
 	fputs("usage: see probe.c\n", stderr);
 	return 2;
 }
