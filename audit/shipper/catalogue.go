@@ -118,7 +118,7 @@ func (c *catalogue) look() error {
 
 // lookAtRoot finds pods and their containers that came or went.
 func (c *catalogue) lookAtRoot(now time.Time, slow bool) (changed bool, err error) {
-	names, listed, err := listIfNew(c.root, &c.rootSeen, now)
+	names, listed, err := listIfNew(c.root+"/", &c.rootSeen, now) // the root itself may be a link
 	if err != nil {
 		return false, err
 	}

@@ -90,3 +90,25 @@ func TestClockJumps(t *testing.T) {
 		}
 	}
 }
+
+// TestRootIsALink: it is followed, as it is for who writes there.
+func TestRootIsALink(t *testing.T) {
+	n := newNode(t)
+	link := n.root + "-link"
+	if err := os.Symlink(n.root, link); err != nil {
+		t.Fatal(err)
+	}
+	c := newCatalogue(link)
+	for i := range 3 {
+		n.open(string(rune('a'+i)), stream.Options{})
+		for range slowLooks {
+			if err := c.look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if all, _, _ := c.list(nil); len(all) != i+1 {
+			t.Fatalf("%d streams, %d are found", i+1, len(all))
+		}
+		time.Sleep(2 * settle) // so that what is seen next is new
+	}
+}
