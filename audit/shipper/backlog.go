@@ -3,6 +3,7 @@
 package shipper
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,7 +17,7 @@ import (
 // Backlog is what a sink has not confirmed.
 type Backlog struct {
 	Streams int       // that have such records
-	Bytes   int64     // of them; of compressed segments, as they are
+	Bytes   int64     // of them
 	Oldest  time.Time // when the oldest one of them happened; zero if there is none, or it cannot be read
 }
 
@@ -57,16 +58,31 @@ func unconfirmed(dir string, at stream.Position) (bytes int64) {
 		return 0
 	}
 	for _, s := range segments {
-		info, err := os.Lstat(s.Path)
-		switch {
-		case err != nil || s.Number < at.Segment:
-		case s.Number == at.Segment:
-			bytes += max(0, info.Size()-at.Offset)
-		default:
-			bytes += info.Size()
+		if s.Number < at.Segment {
+			continue
 		}
+		size := sizeOf(s)
+		if s.Number == at.Segment {
+			size -= at.Offset
+		}
+		bytes += max(0, size)
 	}
 	return bytes
+}
+
+// sizeOf is how many bytes of records a segment has; 0 if that is not known.
+func sizeOf(s stream.Segment) int64 {
+	if !isPlain(s) {
+		if size := contentOf(s.Path); size < math.MaxInt64 {
+			return size
+		}
+		return 0
+	}
+	info, err := os.Lstat(s.Path)
+	if err != nil { // retention was faster
+		return 0
+	}
+	return info.Size()
 }
 
 // timeAt is when the record at a position happened, or the first one behind it; zero if that cannot be read.

@@ -18,6 +18,7 @@ import (
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/ledger"
 	"metsuke.dev/metsuke/audit/manifest"
+	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -218,12 +219,26 @@ func (s *streamDir) list() {
 	}
 	last := segments[len(segments)-1]
 	switch {
-	case !isPlain(last): // how much is in it is found when it is read
-		s.segment, s.end = "", stream.Position{Segment: last.Number, Offset: math.MaxInt64}
+	case !isPlain(last):
+		s.segment, s.end = "", stream.Position{Segment: last.Number, Offset: contentOf(last.Path)}
 	case s.segment != last.Path:
 		s.segment, s.end = last.Path, stream.Position{Segment: last.Number}
 	}
 	s.id = streamID(s.dir)
+}
+
+// contentOf is how many bytes of records a segment has; more than it can have if that is not known: then reading it says what is wrong.
+func contentOf(path string) int64 {
+	file, err := segment.Open(path)
+	if err != nil {
+		return math.MaxInt64
+	}
+	defer file.Close()
+	size, err := file.Size()
+	if err != nil {
+		return math.MaxInt64
+	}
+	return size
 }
 
 // streamID returns the stream's id as the last line of its manifest has it; "" if there is none that can be read.

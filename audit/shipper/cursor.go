@@ -126,7 +126,7 @@ func (s *source) lookForCut(c *cursor) {
 }
 
 // isPlain tells whether a segment's size is that of its records.
-func isPlain(s stream.Segment) bool { return strings.HasSuffix(s.Path, ".ndjson") }
+func isPlain(s stream.Segment) bool { return !strings.HasSuffix(s.Path, stream.CompressedSuffix) }
 
 // take adds what a line holds to the batch. It reports whether the cursor was moved back instead.
 func (s *source) take(c *cursor, b *batch, line []byte) (again bool) {

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"metsuke.dev/metsuke/audit/checkpoint"
+	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/sink"
 	"metsuke.dev/metsuke/audit/stream"
 )
@@ -324,5 +325,57 @@ func TestMadeAnew(t *testing.T) {
 	n.once(to("lake", f))
 	if got := f.records(path("a")); !slices.Equal(got[100:], n.lines("a")) {
 		t.Errorf("%d came", len(got))
+	}
+}
+
+// TestCompressed: it makes no difference whether a segment is compressed, also while a sink is in the middle of it.
+func TestCompressed(t *testing.T) {
+	n := newNode(t)
+	w := n.open("a", stream.Options{})
+	write(t, w, 100)
+	f := &far{}
+	n.once(to("lake", f))
+	write(t, w, 200)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all := n.lines("a")
+	segments, _ := stream.Segments(n.dir("a"))
+	var packed bytes.Buffer
+	if _, err := seekable.Compress(&packed, strings.NewReader(strings.Join(all, "\n")+"\n")); err != nil {
+		t.Fatal(err)
+	}
+	err := errors.Join(os.WriteFile(segments[0].Path+stream.CompressedSuffix, packed.Bytes(), 0o600), os.Remove(segments[0].Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	behind := func() Backlog {
+		t.Helper()
+		c, err := checkpoint.Load(n.marks, "lake")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := Measure(n.root, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if b := behind(); b.Streams != 1 || b.Bytes != int64(len(strings.Join(all[100:], "\n"))+1) || b.Oldest.IsZero() {
+		t.Errorf("%+v", b)
+	}
+	n.once(to("lake", f))
+	for id, times := range f.ids {
+		if times != 1 {
+			t.Errorf("%s came %d times", id, times)
+		}
+	}
+	if !slices.Equal(f.records(path("a")), all) || behind() != (Backlog{}) || len(gaps(t, f)) != 0 {
+		t.Errorf("%d of %d came; %+v", len(f.records(path("a"))), len(all), behind())
+	}
+	later := &far{}
+	n.once(to("later", later))
+	if !slices.Equal(later.records(path("a")), all) {
+		t.Errorf("%d of %d came", len(later.records(path("a"))), len(all))
 	}
 }

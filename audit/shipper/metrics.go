@@ -33,7 +33,7 @@ func NewMetrics(version string) *Metrics {
 		seconds:     r.Histogram("metsuke_ship_send_seconds", "How long attempts took, failed ones too.", []float64{0.005, 0.02, 0.1, 0.5, 2, 10, 60}, "sink"),
 		confirmedAt: r.Gauge("metsuke_ship_confirmed_timestamp_seconds", "When a sink last confirmed something.", "sink"),
 		lag:         r.Gauge("metsuke_ship_lag_seconds", "How old the oldest record is that a sink has not confirmed; 0 if there is none.", "sink"),
-		backlog:     r.Gauge("metsuke_ship_backlog_bytes", "Bytes in streams that a sink has not confirmed; of compressed segments, as they are.", "sink"),
+		backlog:     r.Gauge("metsuke_ship_backlog_bytes", "Bytes of records that a sink has not confirmed.", "sink"),
 		behind:      r.Gauge("metsuke_ship_streams_behind", "Streams that have such bytes.", "sink"),
 		streams:     r.Gauge("metsuke_ship_streams", "Streams that there are."),
 	}
