@@ -68,8 +68,20 @@ func (s *Set) loosening(r *reader) {
 			if p.onLoss == OnLossContinue && in.onLoss == OnLossKill {
 				r.add(p.fault("spec.audit.onLoss", "continue would loosen kill, which comes from "+in.onLossFrom.String(), hint))
 			}
+			if p.durability == DurabilityBatched && in.durable == DurabilitySynced {
+				r.add(p.fault("spec.audit.durability", "batched would loosen synced, which comes from "+in.durableFrom.String(), hint))
+			}
 		}
-		if e := s.effective(p, known); e.limits.CPUSet == cgroups.NoCPUs {
+		e := s.effective(p, known)
+		if e.durable == DurabilitySynced && e.delivery == DeliveryBuffered {
+			field, other := "spec.audit.durability", e.deliveryFrom
+			if p.durability == "" {
+				field, other = "spec.audit.delivery", e.durableFrom
+			}
+			r.add(p.fault(field, fmt.Sprintf("%s and %s cannot both be (the other comes from %s): a call that does not wait for its record cannot wait until it is on the disk",
+				DurabilitySynced, DeliveryBuffered, other), "expected delivery: ordered with durability: synced"))
+		}
+		if e.limits.CPUSet == cgroups.NoCPUs {
 			r.add(p.fault("spec.limits.cpuset", "with what the profile extends no CPU is left: "+sourceList(e.limitFrom[cgroups.CPUSet]),
 				"expected CPU sets that have a CPU in common"))
 		}

@@ -171,19 +171,32 @@ func (r *reader) audit(p *agentProfile, n *yaml.Node, field string) {
 		},
 		"stallTimeout": func(n *yaml.Node, f string) {
 			p.note(n, f)
-			expected := fmt.Sprintf("a duration from %s to %s, such as 10s", MinStall, MaxStall)
-			s, ok := r.number(n, f, of.At("stallTimeout").Most, expected)
-			if !ok {
-				return
-			}
-			d, err := time.ParseDuration(s)
-			if err != nil || d < MinStall || d > MaxStall {
-				r.wrong(n, f, expected)
-				return
-			}
-			p.stall = d
+			p.stall = r.duration(n, f, of.At("stallTimeout").Most, MinStall, MaxStall, "10s")
+		},
+		"durability": func(n *yaml.Node, f string) {
+			p.note(n, f)
+			p.durability = Durability(r.word(n, f, of.At("durability").WordNames()...))
+		},
+		"flushInterval": func(n *yaml.Node, f string) {
+			p.note(n, f)
+			p.flush = r.duration(n, f, of.At("flushInterval").Most, MinFlush, MaxFlush, "1s")
 		},
 	})
+}
+
+// duration reads a duration within bounds; 0 if it is none. example is one that is.
+func (r *reader) duration(n *yaml.Node, field string, most int, least, longest time.Duration, example string) time.Duration {
+	expected := fmt.Sprintf("a duration from %s to %s, such as %s", least, longest, example)
+	s, ok := r.number(n, field, most, expected)
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < least || d > longest {
+		r.wrong(n, field, expected)
+		return 0
+	}
+	return d
 }
 
 func (r *reader) bindingSpec(b *binding, n *yaml.Node, field string) {

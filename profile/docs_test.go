@@ -46,7 +46,8 @@ func baselineReference(t *testing.T) string {
 		}
 	}
 	return "\n`noNewPrivileges: " + string(r.NoNewPrivileges) + "`, default `" + l.Default.String() + "`, limits " + strings.Join(limits, ", ") +
-		", audit classes `" + strings.Join(r.Classes, "`, `") + "`, `delivery: " + string(r.Delivery) + "`, `onLoss: " + string(r.OnLoss) + "`.\n\n" +
+		", audit classes `" + strings.Join(r.Classes, "`, `") + "`, `delivery: " + string(r.Delivery) + "`, `onLoss: " + string(r.OnLoss) +
+		"`, `durability: " + string(r.Durability) + "`.\n\n" +
 		rules(seccomp.ActionDeny, l.Deny, "denied by", "calls", "error", "why") + "\nExceptions, which are tried first:\n\n" +
 		rules(seccomp.ActionAllow, l.Allow, "allowed by", "calls", "why") + "\n"
 }

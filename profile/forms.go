@@ -39,6 +39,12 @@ const (
 	MaxStall = 10 * time.Minute
 )
 
+// Bounds of flushInterval.
+const (
+	MinFlush = 100 * time.Millisecond
+	MaxFlush = time.Minute
+)
+
 // The forms of names and patterns.
 const (
 	// namePattern is that of a Kubernetes name, short enough for a label. Names become layers and stand in the events.
@@ -162,6 +168,8 @@ var auditForm = &form.Field{Name: "audit", Doc: "what is recorded beside what is
 	word("delivery", "when an audited call goes on", deliveryWords...),
 	word("onLoss", "what happens to a container whose events can no longer be recorded", onLossWords...),
 	{Name: "stallTimeout", Doc: fmt.Sprintf("how long a record may stall before onLoss, %s to %s; as the node's configuration says unless stated", MinStall, MaxStall), Kind: form.Duration, Most: maxQuantity},
+	word("durability", "when a record is safe from a node that goes down", durabilityWords...),
+	{Name: "flushInterval", Doc: fmt.Sprintf("how long a record may be not on the disk under durability batched, %s to %s; %s unless stated", MinFlush, MaxFlush, DefaultFlushInterval), Kind: form.Duration, Most: maxQuantity},
 }}
 
 var bindingForm = &form.Field{Name: "spec", Doc: "which pods get, and may choose, which profile", Kind: form.Object, Required: true, Fields: []*form.Field{
@@ -212,6 +220,11 @@ var deliveryWords = []form.Word{
 var onLossWords = []form.Word{
 	{Name: string(OnLossKill), Doc: "a container whose events cannot be recorded is killed; the default"},
 	{Name: string(OnLossContinue), Doc: "it goes on, and the gap becomes a record with its count"},
+}
+
+var durabilityWords = []form.Word{
+	{Name: string(DurabilityBatched), Doc: "after a flushInterval; the default"},
+	{Name: string(DurabilitySynced), Doc: "before its call goes on, or is refused: it is on the disk then"},
 }
 
 func archWords() (words []form.Word) {

@@ -69,6 +69,18 @@ const (
 	DeliveryBuffered Delivery = "buffered" // at once, while the records that are on their way are few; see docs/profiles.md
 )
 
+// Durability is when a record is safe from a node that goes down.
+type Durability string
+
+// The values of durability.
+const (
+	DurabilitySynced  Durability = "synced"  // when it is acknowledged: it is on the disk then
+	DurabilityBatched Durability = "batched" // a flush interval later
+)
+
+// DefaultFlushInterval is the flush interval of profiles that state none.
+const DefaultFlushInterval = time.Second
+
 // Resolved is a profile with all that it extends. It shares nothing with its Set.
 type Resolved struct {
 	Name   string
@@ -85,6 +97,8 @@ type Resolved struct {
 	Delivery        Delivery
 	OnLoss          OnLoss
 	StallTimeout    time.Duration // how long a record may stall before OnLoss; 0: as the node's configuration says
+	Durability      Durability
+	FlushInterval   time.Duration // how long a record may be not on the disk under DurabilityBatched; 0: DefaultFlushInterval
 
 	// Provenance says where each part came from. It is not needed to run a container.
 	Provenance Provenance
@@ -146,6 +160,8 @@ type agentProfile struct {
 	delivery    Delivery
 	onLoss      OnLoss
 	stall       time.Duration
+	durability  Durability
+	flush       time.Duration
 }
 
 // binding is one ProfileBinding.

@@ -49,6 +49,8 @@ type Provenance struct {
 	Delivery        Source
 	OnLoss          Source
 	StallTimeout    Source
+	Durability      Source
+	FlushInterval   Source
 }
 
 // ruleKey names a rule of one document.
@@ -86,6 +88,9 @@ type canonical struct {
 	Delivery        Delivery
 	OnLoss          OnLoss
 	StallTimeout    time.Duration
+	// What is not stated is left out, so that profiles of before these were have the digest that they had.
+	Durability    Durability    `json:",omitempty"`
+	FlushInterval time.Duration `json:",omitempty"`
 }
 
 type canonicalLayer struct {
@@ -105,7 +110,10 @@ type canonicalLimit struct {
 func (r *Resolved) digest() string {
 	c := canonical{
 		Version: 2, Name: r.Name, Passthrough: r.Passthrough, NoNewPrivileges: r.NoNewPrivileges,
-		Delivery: r.Delivery, OnLoss: r.OnLoss, StallTimeout: r.StallTimeout,
+		Delivery: r.Delivery, OnLoss: r.OnLoss, StallTimeout: r.StallTimeout, FlushInterval: r.FlushInterval,
+	}
+	if r.Durability == DurabilitySynced {
+		c.Durability = r.Durability
 	}
 	for _, l := range r.Layers {
 		archs := slices.Clone(l.Architectures)

@@ -24,7 +24,7 @@ func (s *Set) Resolve(name string) (*Resolved, error) {
 		return nil, s.noProfile(name)
 	}
 	if p.passthrough {
-		r := &Resolved{Name: name, Passthrough: true, NoNewPrivileges: NNPInherit, Delivery: DeliveryOrdered, OnLoss: OnLossKill}
+		r := &Resolved{Name: name, Passthrough: true, NoNewPrivileges: NNPInherit, Delivery: DeliveryOrdered, OnLoss: OnLossKill, Durability: DurabilityBatched}
 		r.Provenance.Profiles = []Source{p.source("metadata.name")}
 		r.Digest = r.digest()
 		return r, nil
@@ -56,6 +56,10 @@ type effect struct {
 	onLossFrom   Source
 	stall        time.Duration
 	stallFrom    Source
+	durable      Durability
+	durableFrom  Source
+	flush        time.Duration
+	flushFrom    Source
 }
 
 type layerOf struct {
@@ -86,7 +90,8 @@ func (s *Set) inherited(p *agentProfile, known map[string]*effect) *effect {
 	}
 	if e == nil {
 		self := p.source("metadata.name")
-		e = &effect{nnp: NNPTrue, nnpFrom: self, delivery: DeliveryOrdered, deliveryFrom: self, onLoss: OnLossKill, onLossFrom: self}
+		e = &effect{nnp: NNPTrue, nnpFrom: self, delivery: DeliveryOrdered, deliveryFrom: self, onLoss: OnLossKill, onLossFrom: self,
+			durable: DurabilityBatched, durableFrom: self}
 	}
 	return e
 }
@@ -113,6 +118,12 @@ func (e *effect) tighten(o *effect) *effect {
 		t.onLoss, t.onLossFrom = o.onLoss, o.onLossFrom
 	}
 	t.stall, t.stallFrom = stricterStall(t.onLoss, e.stall, o.stall, e.stallFrom, o.stallFrom)
+	if e.durable != DurabilitySynced {
+		t.durable, t.durableFrom = o.durable, o.durableFrom
+	}
+	if o.flush != 0 && (e.flush == 0 || o.flush < e.flush) {
+		t.flush, t.flushFrom = o.flush, o.flushFrom
+	}
 	return &t
 }
 
@@ -136,6 +147,8 @@ func (e *effect) with(p *agentProfile) *effect {
 		delivery: e.delivery, deliveryFrom: e.deliveryFrom,
 		onLoss: e.onLoss, onLossFrom: e.onLossFrom,
 		stall: p.stall, stallFrom: p.source("spec.audit.stallTimeout"),
+		durable: e.durable, durableFrom: e.durableFrom,
+		flush: p.flush, flushFrom: p.source("spec.audit.flushInterval"),
 	}
 	for _, name := range limitNames() {
 		if p.limits.Has(name) {
@@ -157,6 +170,9 @@ func (e *effect) with(p *agentProfile) *effect {
 	if p.onLoss != "" {
 		own.onLoss, own.onLossFrom = p.onLoss, p.source("spec.audit.onLoss")
 	}
+	if p.durability != "" {
+		own.durable, own.durableFrom = p.durability, p.source("spec.audit.durability")
+	}
 	if p.layer != nil {
 		own.layers = []layerOf{{p.layer, p}}
 	}
@@ -167,6 +183,7 @@ func (e *effect) with(p *agentProfile) *effect {
 	base.nnp, base.nnpFrom = own.nnp, own.nnpFrom
 	base.delivery, base.deliveryFrom = own.delivery, own.deliveryFrom
 	base.onLoss, base.onLossFrom = own.onLoss, own.onLossFrom
+	base.durable, base.durableFrom = own.durable, own.durableFrom
 	if p.layer != nil {
 		base.layers = nil
 	}
@@ -176,6 +193,9 @@ func (e *effect) with(p *agentProfile) *effect {
 	}
 	if p.stall != 0 {
 		base.stall = 0
+	}
+	if p.flush != 0 {
+		base.flush = 0
 	}
 	return base.tighten(own)
 }
@@ -254,9 +274,11 @@ func unite(a, b map[string][]Source) map[string][]Source {
 func (e *effect) resolved(name string) *Resolved {
 	r := &Resolved{
 		Name: name, NoNewPrivileges: e.nnp, Limits: e.limits, Delivery: e.delivery, OnLoss: e.onLoss, StallTimeout: e.stall,
+		Durability: e.durable, FlushInterval: e.flush,
 		Provenance: Provenance{
 			Profiles: e.profiles, NoNewPrivileges: e.nnpFrom, Limits: e.limitFrom,
 			Classes: e.classes, Syscalls: e.syscalls, Delivery: e.deliveryFrom, OnLoss: e.onLossFrom, StallTimeout: e.stallFrom,
+			Durability: e.durableFrom, FlushInterval: e.flushFrom,
 			Rules: map[RuleKey]RuleSource{},
 		},
 	}
@@ -317,6 +339,7 @@ func (r *Resolved) effect() *effect {
 		profiles: p.Profiles, nnp: r.NoNewPrivileges, nnpFrom: p.NoNewPrivileges,
 		limits: r.Limits, limitFrom: p.Limits, classes: p.Classes, syscalls: p.Syscalls,
 		delivery: r.Delivery, deliveryFrom: p.Delivery, onLoss: r.OnLoss, onLossFrom: p.OnLoss, stall: r.StallTimeout, stallFrom: p.StallTimeout,
+		durable: r.Durability, durableFrom: p.Durability, flush: r.FlushInterval, flushFrom: p.FlushInterval,
 	}
 }
 

@@ -27,7 +27,11 @@ func brief(r *Resolved) string {
 			limits = append(limits, name+"="+v)
 		}
 	}
-	return fmt.Sprintf("nnp=%s layers=%v limits=%v classes=%v rules=%d delivery=%s loss=%s stall=%s", r.NoNewPrivileges, layers, limits, r.Classes, len(r.Audit), r.Delivery, r.OnLoss, r.StallTimeout)
+	safe := ""
+	if r.Durability != DurabilityBatched || r.FlushInterval != 0 {
+		safe = fmt.Sprintf(" safe=%s,%s", r.Durability, r.FlushInterval)
+	}
+	return fmt.Sprintf("nnp=%s layers=%v limits=%v classes=%v rules=%d delivery=%s loss=%s stall=%s%s", r.NoNewPrivileges, layers, limits, r.Classes, len(r.Audit), r.Delivery, r.OnLoss, r.StallTimeout, safe)
 }
 
 func resolve(t *testing.T, s *Set, name string) *Resolved {
@@ -64,6 +68,12 @@ func TestInheritance(t *testing.T) {
 			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
 		{"ordered over buffered", profiles("p", "{audit: {delivery: buffered}}", "x", "{extends: [p], audit: {delivery: ordered}}"),
 			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s"},
+		{"synced wins, and the shorter interval", profiles("p", "{audit: {durability: synced, flushInterval: 2s}}", "q", "{audit: {flushInterval: 500ms}}", "x", "{extends: [p, q], audit: {flushInterval: 5s}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=synced,500ms"},
+		{"a child that is synced", profiles("p", "{audit: {flushInterval: 2s}}", "x", "{extends: [p], audit: {durability: synced}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=synced,2s"},
+		{"batched, and longer, by replace", profiles("p", "{audit: {durability: synced, flushInterval: 2s}}", "x", "{extends: [p], replace: true, audit: {durability: batched, flushInterval: 5s}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=batched,5s"},
 		{"buffered by replace", profiles("p", "{audit: {delivery: ordered, classes: [exec]}}", "x", "{extends: [p], replace: true, audit: {delivery: buffered}}"),
 			"nnp=true layers=[] limits=[] classes=[exec] rules=1 delivery=buffered loss=kill stall=0s"},
 		{"several parents", profiles("p", "{noNewPrivileges: inherit, limits: {pids: 9}, audit: {classes: [exec]}}", "q", "{limits: {pids: 5, memory: 1Gi}, "+deny+"}", "x", "{extends: [p, q]}"),
@@ -114,7 +124,7 @@ func TestProvenance(t *testing.T) {
 		Syscalls:     map[string][]Source{},
 		Delivery:     at("p", 4),
 		OnLoss:       at("p", 4),
-		StallTimeout: at("x", 10),
+		StallTimeout: at("x", 10), Durability: at("p", 4),
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -125,10 +135,12 @@ func TestWithFloor(t *testing.T) {
 	s := load(t, profiles(
 		"floor", "{seccomp: {deny: [{syscalls: [acct]}]}, limits: {pids: 9, memory: 1Gi}, audit: {classes: [mount]}}",
 		"loose", "{noNewPrivileges: inherit, seccomp: {deny: [{syscalls: [bpf]}]}, limits: {pids: 99, cpu: 1}, audit: {classes: [exec], delivery: buffered, onLoss: continue, stallTimeout: 2s}}",
+		"safe", "{audit: {durability: synced}}",
 		"over", "{extends: [floor], seccomp: {deny: [{syscalls: [bpf]}]}}"))
 	floor := resolve(t, s, "floor")
 	for name, want := range map[string]string{
 		"loose":       "nnp=true layers=[floor loose] limits=[cpu=1 memory=1Gi pids=9] classes=[exec mount] rules=2 delivery=ordered loss=kill stall=2s",
+		"safe":        "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s safe=synced,0s",
 		"over":        "nnp=true layers=[floor over] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
 		"floor":       "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
 		"passthrough": "nnp=true layers=[floor] limits=[memory=1Gi pids=9] classes=[mount] rules=1 delivery=ordered loss=kill stall=0s",
@@ -182,6 +194,9 @@ func TestDigest(t *testing.T) {
 		"best effort":            {profiles("x", strings.Replace(a, "pids: 9", "pids: 9, bestEffort: [pids]", 1)), false},
 		"an audit class":         {profiles("x", strings.Replace(a, "{", "{audit: {classes: [exec]}, ", 1)), false},
 		"when a call goes on":    {profiles("x", strings.Replace(a, "{", "{audit: {delivery: buffered}, ", 1)), false},
+		"what holds anyhow":      {profiles("x", strings.Replace(a, "{", "{audit: {durability: batched}, ", 1)), true},
+		"when it is safe":        {profiles("x", strings.Replace(a, "{", "{audit: {durability: synced}, ", 1)), false},
+		"how long it is not":     {profiles("x", strings.Replace(a, "{", "{audit: {flushInterval: 2s}, ", 1)), false},
 		"what happens on a loss": {profiles("x", strings.Replace(a, "{", "{audit: {onLoss: continue}, ", 1)), false},
 	} {
 		if got := resolve(t, load(t, c.text), "x").Digest; (got == base) != c.same {

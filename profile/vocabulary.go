@@ -103,7 +103,7 @@ func limitTable() Table {
 
 func valueTable() Table {
 	t := Table{"values", "Other words", []string{"field", "value", "meaning"}, nil}
-	for _, field := range []string{"noNewPrivileges", "seccomp.default", "audit.delivery", "audit.onLoss"} {
+	for _, field := range []string{"noNewPrivileges", "seccomp.default", "audit.delivery", "audit.onLoss", "audit.durability"} {
 		for _, w := range profileForm.At(field).Words {
 			t.Rows = append(t.Rows, []string{field, w.Name, w.Doc})
 		}

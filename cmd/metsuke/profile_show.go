@@ -96,7 +96,9 @@ func (v profileView) print(w io.Writer) error {
 	rows = append(rows,
 		[]string{"audit.delivery", v.Audit.Delivery.Value, "", from(v.Audit.Delivery.From)},
 		[]string{"audit.onLoss", v.Audit.OnLoss.Value, "", from(v.Audit.OnLoss.From)},
-		[]string{"audit.stallTimeout", v.Audit.StallTimeout.Value, "", from(v.Audit.StallTimeout.From)})
+		[]string{"audit.stallTimeout", v.Audit.StallTimeout.Value, "", from(v.Audit.StallTimeout.From)},
+		[]string{"audit.durability", v.Audit.Durability.Value, "", from(v.Audit.Durability.From)},
+		[]string{"audit.flushInterval", v.Audit.FlushInterval.Value, "", from(v.Audit.FlushInterval.From)})
 	p.F("\n")
 	p.Table([]string{"PART", "VALUE", "", "FROM"}, rows)
 	for _, l := range v.Layers {

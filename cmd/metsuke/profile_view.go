@@ -70,11 +70,13 @@ type limitView struct {
 }
 
 type auditView struct {
-	Classes      []valueView `json:"classes"`
-	Syscalls     []valueView `json:"syscalls,omitempty"`
-	Delivery     valueView   `json:"delivery"`
-	OnLoss       valueView   `json:"onLoss"`
-	StallTimeout valueView   `json:"stallTimeout"`
+	Classes       []valueView `json:"classes"`
+	Syscalls      []valueView `json:"syscalls,omitempty"`
+	Delivery      valueView   `json:"delivery"`
+	OnLoss        valueView   `json:"onLoss"`
+	StallTimeout  valueView   `json:"stallTimeout"`
+	Durability    valueView   `json:"durability"`
+	FlushInterval valueView   `json:"flushInterval"`
 }
 
 func newFromView(s profile.Source) fromView { return fromView{s.Profile, s.File, s.Line} }
@@ -101,6 +103,7 @@ func newProfileView(r *profile.Resolved) profileView {
 		Layers:          []layerView{}, Limits: []limitView{},
 		Audit: auditView{
 			Classes: []valueView{}, Delivery: one(string(r.Delivery), p.Delivery), OnLoss: one(string(r.OnLoss), p.OnLoss),
+			Durability: one(string(r.Durability), p.Durability), FlushInterval: valueView{Value: profile.DefaultFlushInterval.String()},
 		},
 	}
 	for i := range r.Layers {
@@ -120,6 +123,9 @@ func newProfileView(r *profile.Resolved) profileView {
 	v.Audit.StallTimeout = valueView{Value: "as configured"}
 	if r.StallTimeout != 0 {
 		v.Audit.StallTimeout = one(r.StallTimeout.String(), p.StallTimeout)
+	}
+	if r.FlushInterval != 0 {
+		v.Audit.FlushInterval = one(r.FlushInterval.String(), p.FlushInterval)
 	}
 	return v
 }

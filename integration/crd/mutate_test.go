@@ -26,7 +26,7 @@ func value(r *rand.Rand) any {
 // keys are fields that a mutation adds.
 var keys = []string{
 	"foo", "extends", "replace", "noNewPrivileges", "seccomp", "limits", "audit", "default", "defaultErrno", "deny", "allow", "kill", "syscalls", "args", "id", "errno", "index", "op", "value", "mask",
-	"cpu", "cpuWeight", "cpuset", "memory", "memoryHigh", "swap", "pids", "hugepages", "io", "bestEffort", "readBPS", "classes", "delivery", "onLoss", "stallTimeout", "namespaces", "allowed", "containers", "names", "images", "profile",
+	"cpu", "cpuWeight", "cpuset", "memory", "memoryHigh", "swap", "pids", "hugepages", "io", "bestEffort", "readBPS", "classes", "delivery", "onLoss", "stallTimeout", "durability", "flushInterval", "namespaces", "allowed", "containers", "names", "images", "profile",
 	"2MB", "/dev/vda", "sdb",
 }
 

@@ -5,6 +5,7 @@ package crd
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"metsuke.dev/metsuke/cgroups"
 	"metsuke.dev/metsuke/profile"
@@ -27,12 +28,22 @@ func profileSchema() (*Schema, error) {
 	}
 	rulesOfSeccomp(s.at("spec.seccomp"))
 	rulesOfLimits(s.at("spec.limits"), f.At("limits"))
-	stall := s.at("spec.audit.stallTimeout")
-	stall.Validations = []Rule{{
-		Rule:    fmt.Sprintf(`self.matches(r'%s') && duration(self) >= duration('%s') && duration(self) <= duration('%s')`, durationPattern, profile.MinStall, profile.MaxStall),
-		Message: fmt.Sprintf("expected a duration from %s to %s, such as 10s", profile.MinStall, profile.MaxStall),
+	s.at("spec.audit.stallTimeout").Validations = durationRules(profile.MinStall, profile.MaxStall, "10s")
+	s.at("spec.audit.flushInterval").Validations = durationRules(profile.MinFlush, profile.MaxFlush, "1s")
+	s.at("spec.audit").Validations = []Rule{{
+		Rule: fmt.Sprintf("!has(self.durability) || !has(self.delivery) || self.durability != '%s' || self.delivery != '%s'", profile.DurabilitySynced, profile.DeliveryBuffered),
+		Message: fmt.Sprintf("%s and %s cannot both be: a call that does not wait for its record cannot wait until it is on the disk; expected delivery: ordered with durability: synced",
+			profile.DurabilitySynced, profile.DeliveryBuffered),
+		FieldPath: ".durability",
 	}}
 	return s, nil
+}
+
+func durationRules(least, longest time.Duration, example string) []Rule {
+	return []Rule{{
+		Rule:    fmt.Sprintf(`self.matches(r'%s') && duration(self) >= duration('%s') && duration(self) <= duration('%s')`, durationPattern, least, longest),
+		Message: fmt.Sprintf("expected a duration from %s to %s, such as %s", least, longest, example),
+	}}
 }
 
 func bindingSchema() *Schema {
