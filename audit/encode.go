@@ -132,6 +132,10 @@ func (r *Receipt) appendJSON(dst []byte) []byte {
 	dst = appendName(dst, `,"filterDigest":`, r.FilterDigest)
 	dst = appendBool(dst, `,"noNewPrivs":`, r.NoNewPrivs)
 	dst = appendName(dst, `,"onLoss":`, r.OnLoss)
+	dst = appendOptional(dst, `,"durability":`, r.Durability)
+	if r.FlushInterval != 0 {
+		dst = appendInt(dst, `,"flushInterval":`, int64(r.FlushInterval))
+	}
 	dst = append(dst, `,"limits":[`...)
 	for i := range r.Limits[:min(len(r.Limits), MaxLimits)] {
 		l := &r.Limits[i]
@@ -216,6 +220,15 @@ func (l *Loss) appendJSON(dst []byte) []byte {
 	if l.Detail != "" {
 		dst = append(dst, `,"detail":`...)
 		dst, _ = appendString(dst, l.Detail, MaxValue)
+	}
+	if !l.From.IsZero() {
+		dst = appendTime(append(dst, `,"from":`...), l.From)
+	}
+	if !l.Until.IsZero() {
+		dst = appendTime(append(dst, `,"until":`...), l.Until)
+	}
+	if l.FlushInterval != 0 {
+		dst = appendInt(dst, `,"flushInterval":`, int64(l.FlushInterval))
 	}
 	return dst
 }

@@ -32,7 +32,7 @@ func full() []audit.Event {
 		{Time: moment, Kind: audit.KindStart, Receipt: &audit.Receipt{
 			Version: "0.1.0", Kernel: "6.18.0", Placement: "host", Delegate: "io.containerd.runc.v2",
 			Image: "docker.io/library/agent:1", PID: 4711, SeccompMode: 2, Filters: 1, FilterDigest: "3f9c",
-			NoNewPrivs: true, OnLoss: "kill", Limits: []audit.ReceiptLimit{
+			NoNewPrivs: true, OnLoss: "kill", Durability: "batched", FlushInterval: time.Second, Limits: []audit.ReceiptLimit{
 				{Name: "pids", Asked: "256", Found: "256"},
 				{Name: "memoryHigh", Asked: "1800Mi", BestEffort: true},
 			},
@@ -62,7 +62,8 @@ func full() []audit.Event {
 		}},
 		{Time: moment, Kind: audit.KindOOM, OOM: &audit.OOM{Count: 1, MemoryLimit: 2 << 30}},
 		{Time: moment, Kind: audit.KindLoss, Loss: &audit.Loss{
-			Reason: audit.LossShim, Count: 12, Bytes: 100, OnLoss: "kill", Detail: "killed",
+			Reason: audit.LossNode, Count: 12, Bytes: 100, OnLoss: "kill", Detail: "killed",
+			From: moment, Until: moment.Add(time.Minute), FlushInterval: time.Second,
 		}},
 		{Time: moment, Kind: audit.KindExit, Exit: &audit.Exit{Status: 137, Signal: "SIGKILL", Cause: audit.CauseOOM}},
 		{Time: moment, Kind: audit.KindEnd, End: &audit.End{
@@ -191,7 +192,7 @@ func keys(t *testing.T, object []byte) []string {
 		case []any:
 			kind = "list"
 		case string:
-			if name == "time" || name == "until" || name == "began" {
+			if slices.Contains([]string{"time", "until", "began", "from"}, name) {
 				kind = "time"
 			}
 		}

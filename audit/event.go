@@ -28,6 +28,12 @@ const (
 	MaxRecord = 512 << 10 // bytes of any encoded record, its newline included
 )
 
+// Ticket is a record's place in the line of what waits for the disk.
+type Ticket struct {
+	Number uint64 // of what was written
+	Cuts   uint64 // how often the stream had been cut back by then
+}
+
 // Identity says whose stream it is. It stands in each of the stream's records. All fields come from
 // the pod's metadata, so they are as hostile as any other string.
 type Identity struct {
@@ -117,7 +123,10 @@ type Receipt struct {
 	FilterDigest string // SHA-256 of the filter program, hex
 	NoNewPrivs   bool   // NoNewPrivs: of /proc/PID/status
 	OnLoss       string // what happens when the stream cannot be kept: "kill" or "continue"
-	Limits       []ReceiptLimit
+	Durability   string // when a record is safe from a node that goes down: "synced" or "batched"
+	// FlushInterval is how long a record may be not on the disk, with "batched".
+	FlushInterval time.Duration
+	Limits        []ReceiptLimit
 }
 
 // ReceiptLimit is one limit: what the profile asked and what the kernel has in force.
@@ -181,6 +190,11 @@ type Loss struct {
 	Bytes  uint64 // bytes that were cut from the end of the stream
 	OnLoss string // what was done with the container: "kill" or "continue"; empty: nothing was left to do
 	Detail string // the error, for people
+
+	// Of a LossNode: the time of which records may be missing, and what bounds that. Zero in other losses.
+	From          time.Time     // of the last record that is there
+	Until         time.Time     // when the node was up again
+	FlushInterval time.Duration // before the node went down of which records may be missing; 0: none that was acknowledged
 }
 
 // Exit is the end of the container's first process, or of an exec session's.

@@ -57,6 +57,8 @@ func Fields(k Kind) []Field {
 			{"filterDigest", "string", false, "SHA-256 of the filter program that was installed, hex."},
 			{"noNewPrivs", "boolean", false, "`NoNewPrivs` of `/proc/PID/status`."},
 			{"onLoss", "string", false, "What happens when the stream cannot be kept: `kill` or `continue`."},
+			{"durability", "string", true, "When a record is safe from a node that goes down: `synced`, before its call goes on; `batched`, after `flushInterval`."},
+			{"flushInterval", "integer", true, "Only with `batched`: nanoseconds that a record may be not on the disk."},
 			{"limits", "list", false, "The limits, each as below."},
 		})
 	case KindTiming:
@@ -121,6 +123,9 @@ func Fields(k Kind) []Field {
 			{"bytes", "integer", false, "Bytes that were cut from the end of the stream."},
 			{"onLoss", "string", true, "What was done with the container: `kill` or `continue`."},
 			{"detail", "string", true, "The error, for people."},
+			{"from", "time", true, "Only with `node-died`: of the last record that is there; records of later on may be missing."},
+			{"until", "time", true, "Only with `node-died`: when the node was up again."},
+			{"flushInterval", "integer", true, "Only with `node-died`: nanoseconds before the node went down of which records may be missing at most, beside those of a flush that was under way. Absent: `durability: synced`, none is missing whose call went on."},
 		}
 	case KindExit:
 		return []Field{

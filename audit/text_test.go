@@ -132,7 +132,7 @@ func FuzzRoundTrip(f *testing.F) {
 			case e.OOM != nil:
 				*e.OOM = audit.OOM{n, n}
 			case e.Loss != nil:
-				*e.Loss = audit.Loss{a, n, n, b, a}
+				*e.Loss = audit.Loss{Reason: a, Count: n, Bytes: n, OnLoss: b, Detail: a}
 			case e.Exit != nil:
 				*e.Exit = audit.Exit{small, a, b}
 			}

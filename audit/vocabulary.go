@@ -41,6 +41,7 @@ const (
 const (
 	LossSupervisor = "supervisor-died"
 	LossShim       = "shim-died"
+	LossNode       = "node-died"
 	LossStream     = "stream-failed"
 	LossTorn       = "torn-record"
 	LossSigned     = "signed-missing"
@@ -93,7 +94,8 @@ func Evidences() []Term {
 func LossReasons() []Term {
 	return []Term{
 		{LossSupervisor, "The supervisor ended while the container ran. Calls it had not answered got ENOSYS from the kernel. `count`: folded denials that were answered but not in a record yet."},
-		{LossShim, "The shim ended (it was killed, or the node went down) and containerd cleaned up after it. `count` as for `supervisor-died`."},
+		{LossShim, "The shim ended (it was killed) and containerd cleaned up after it, or another one went on. `count` as for `supervisor-died`."},
+		{LossNode, "The node was booted anew while the stream was open: its power failed, its kernel crashed, it was reset. Records between `from` and `until` may be missing, as `flushInterval` bounds it. `count` as for `supervisor-died`, but some of these may be in records too; `bytes` were cut, because records before them were gone."},
 		{LossStream, "The stream could not be written for longer than the profile's `stallTimeout`; or denials of a flood were counted, and the container, its guest or its supervisor ended before their record. `count`: events that are not in the stream because of it."},
 		{LossTorn, "A crash left an incomplete record at the end; `bytes` were cut. Its call had not been answered."},
 		{LossSigned, "`count` records are not there although the stream was signed beyond them: a power failure took them, or somebody did. `metsuke audit verify` says which."},

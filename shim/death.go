@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/signature"
@@ -42,22 +41,5 @@ func recordDeath(_ context.Context, d *bootstrap.Deletion) error {
 	if err != nil {
 		return fmt.Errorf("loss of container %s is not recorded: %w", d.ID, err)
 	}
-	return errors.Join(unsigned, reportLoss(w, audit.LossShim, "the shim ended while the container ran"), w.Close())
-}
-
-// reportLoss writes what an earlier writer of the stream did not: the loss itself, with the denials that were folded
-// and are in no record, and the record that was torn.
-func reportLoss(w *stream.Writer, reason, detail string) error {
-	found := w.Recovered()
-	if found.Missing > 0 {
-		gone := &audit.Loss{Reason: audit.LossSigned, Count: found.Missing, Detail: "the stream was signed up to a later record than is there"}
-		if err := w.Append(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: gone}); err != nil {
-			return fmt.Errorf("loss is not recorded: %w", err)
-		}
-	}
-	loss := &audit.Loss{Reason: reason, Count: found.Folded, Bytes: found.Bytes, Detail: detail}
-	if err := w.AppendFolded(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: loss}, found.Folded); err != nil {
-		return fmt.Errorf("loss is not recorded: %w", err)
-	}
-	return nil
+	return errors.Join(unsigned, w.Report(audit.LossShim, "the shim ended while the container ran"), w.Close())
 }

@@ -123,8 +123,12 @@ func (s *Service) supervise(c *container) (supervision, error) {
 	if err != nil {
 		return nil, err
 	}
+	var synced supervisor.SyncedSink
+	if c.profile.Durability == profile.DurabilitySynced {
+		synced = c.stream
+	}
 	watch, err := supervisor.New(supervisor.Options{
-		Program: c.program, Sink: c.stream, StallTimeout: s.stallTimeout(c.profile), Continue: c.profile.OnLoss == profile.OnLossContinue,
+		Program: c.program, Sink: c.stream, Synced: synced, StallTimeout: s.stallTimeout(c.profile), Continue: c.profile.OnLoss == profile.OnLossContinue,
 		OnLoss: func(l audit.Loss) { s.lost(c, l) },
 	})
 	if err != nil {

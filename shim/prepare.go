@@ -88,14 +88,17 @@ func (s *Service) openStream(c *container, bundleDir string, own status.Owner) e
 	own.Stream, own.Key = stream.Dir(s.Config.Directories.Audit, own.Identity), s.Config.Audit.Key
 	w, err := stream.OpenWriter(own.Stream, own.Identity, stream.Options{
 		SegmentBytes: s.Config.Audit.SegmentSize, SegmentAge: s.Config.Audit.SegmentAge, Budget: s.budget, Appended: c.tally.Add, Key: s.key,
-		Problem: func(err error) { log.L.WithError(err).WithField("container", c.id).Error("audit stream is not signed") },
+		Synced: c.profile.Durability == profile.DurabilitySynced, FlushInterval: flushInterval(c.profile),
+		Problem: func(err error) {
+			log.L.WithError(err).WithField("container", c.id).Error("audit stream is not whole on the disk")
+		},
 	})
 	if err != nil {
 		return err
 	}
 	c.stream, c.earlier = w, w.Seq()
 	if !w.Recovered().IsZero() {
-		if err := reportLoss(w, audit.LossShim, "an earlier shim did not close this stream"); err != nil {
+		if err := w.Report(audit.LossShim, "an earlier shim did not close this stream"); err != nil {
 			return err
 		}
 	}
@@ -108,6 +111,14 @@ func (s *Service) stallTimeout(p *profile.Resolved) time.Duration {
 		return p.StallTimeout
 	}
 	return s.Config.Audit.StallTimeout
+}
+
+// flushInterval is how long a record of the profile's containers may be not on the disk.
+func flushInterval(p *profile.Resolved) time.Duration {
+	if p.FlushInterval != 0 {
+		return p.FlushInterval
+	}
+	return profile.DefaultFlushInterval
 }
 
 // rewriteInit edits the init process, registers its launch, and writes the bundle.

@@ -59,6 +59,7 @@ func serve(_ context.Context, pod *bootstrap.Pod) (*bootstrap.Service, error) {
 	if err != nil {
 		return nil, err
 	}
+	go s.closeAbandoned()
 	return &bootstrap.Service{
 		Intercept: s.Intercept,
 		Event:     s.Observe,

@@ -36,11 +36,15 @@ func (s *Service) receipt(c *container, l *launch, got inForce) (*audit.Event, e
 	if err != nil {
 		return nil, err
 	}
+	var lag time.Duration
+	if c.profile.Durability == profile.DurabilityBatched {
+		lag = flushInterval(c.profile)
+	}
 	return &audit.Event{Time: time.Now(), Kind: audit.KindStart, Receipt: &audit.Receipt{
 		Version: version.String(), Kernel: got.kernel, Placement: string(s.Config.Supervisor.Placement),
 		Delegate: s.Config.Delegate.RuntimeType, Image: c.image, PID: uint32(got.pid), SeccompMode: int(got.status.Seccomp),
 		Filters: int(got.status.Filters), FilterDigest: c.program.Digest(), NoNewPrivs: got.status.NoNewPrivs,
-		OnLoss: string(c.profile.OnLoss), Limits: limits,
+		OnLoss: string(c.profile.OnLoss), Durability: string(c.profile.Durability), FlushInterval: lag, Limits: limits,
 	}}, nil
 }
 

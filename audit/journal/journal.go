@@ -55,15 +55,16 @@ type Journal struct {
 	write func(*os.File, []byte) (int, error) // (*os.File).Write; tests inject faults
 }
 
-// Open takes a file that is open for reading and appending, cuts a last line that a crash left without its newline, and reads the last
-// whole one. No more of the file is read, unless that line is damaged. context is what signatures are made for.
+// Open takes a file that is open for reading and appending, cuts a last line that a crash left without its newline, or with zeros where a
+// power failure took its blocks, and reads the last whole one. No more of the file is read, unless that line is damaged. context is what
+// signatures are made for.
 func Open(file *os.File, context string) (*Journal, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
 	}
 	j := &Journal{file: file, context: context, hash: Zero, write: (*os.File).Write}
-	if j.size, err = LineStart(file, info.Size()); err != nil {
+	if j.size, err = wholeLines(file, info.Size()); err != nil {
 		return nil, err
 	}
 	j.torn = j.size < info.Size()
@@ -71,6 +72,46 @@ func Open(file *os.File, context string) (*Journal, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// wholeLines returns the offset behind the last line that a crash has left whole.
+func wholeLines(file io.ReaderAt, size int64) (int64, error) {
+	end, err := LineStart(file, size)
+	if err != nil || end == 0 {
+		return end, err
+	}
+	start, err := LineStart(file, end-1)
+	if err != nil || end-start > MaxLine {
+		return end, err
+	}
+	line := make([]byte, end-start)
+	if _, err := file.ReadAt(line, start); err != nil {
+		return 0, err
+	}
+	if bytes.IndexByte(line, 0) >= 0 { // JSON has none
+		return start, nil
+	}
+	return end, nil
+}
+
+// LastLine returns the last whole line of a journal with its newline, without judging or changing anything; nil if there is none, or it is
+// too long to be one.
+func LastLine(file *os.File) ([]byte, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	end, err := wholeLines(file, info.Size())
+	if err != nil || end == 0 {
+		return nil, err
+	}
+	start, err := LineStart(file, end-1)
+	if err != nil || end-start > MaxLine {
+		return nil, err
+	}
+	line := make([]byte, end-start)
+	_, err = file.ReadAt(line, start)
+	return line, err
 }
 
 // readLast learns the number and the hash of the last line. One that cannot be read is no reason to stop: it stays as it is, for whoever
@@ -101,26 +142,6 @@ func (j *Journal) readLast() error {
 	}
 	j.line, err = countLines(io.NewSectionReader(j.file, 0, j.size))
 	return err
-}
-
-// LastLine returns the last whole line of a journal with its newline, without judging or changing anything; nil if there is none, or it is
-// too long to be one.
-func LastLine(file *os.File) ([]byte, error) {
-	info, err := file.Stat()
-	if err != nil {
-		return nil, err
-	}
-	end, err := LineStart(file, info.Size())
-	if err != nil || end == 0 {
-		return nil, err
-	}
-	start, err := LineStart(file, end-1)
-	if err != nil || end-start > MaxLine {
-		return nil, err
-	}
-	line := make([]byte, end-start)
-	_, err = file.ReadAt(line, start)
-	return line, err
 }
 
 // Last is the last line as Open found it; nil if there was none, or it could not be read.

@@ -49,7 +49,7 @@ type Entry struct {
 }
 
 // Append adds a line to the ledger in root, and returns its number. It reads the last line only, and waits for other processes up to
-// patience. It does not sync.
+// patience. It syncs the lines before, so that a power failure can take or tear this one only, but not this one.
 func Append(root string, key *signature.Key, e *Entry, patience time.Duration) (line uint64, err error) {
 	path := filepath.Join(root, Name)
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
@@ -68,19 +68,27 @@ func Append(root string, key *signature.Key, e *Entry, patience time.Duration) (
 	if err != nil {
 		return 0, fmt.Errorf("ledger: %w", err)
 	}
+	if err := file.Sync(); err != nil {
+		return 0, fmt.Errorf("ledger: %w", err)
+	}
 	if err := j.Append(key, e); err != nil {
 		return 0, fmt.Errorf("ledger: %w", err)
 	}
 	return j.Line(), nil
 }
 
-// Sync brings the ledger in root to the disk.
+// Sync brings the ledger in root to the disk, and its name there.
 func Sync(root string) error {
-	file, err := os.OpenFile(filepath.Join(root, Name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return fmt.Errorf("ledger: %w", err)
+	for path, flags := range map[string]int{filepath.Join(root, Name): unix.O_NOFOLLOW | unix.O_NONBLOCK, root: unix.O_DIRECTORY} {
+		file, err := os.OpenFile(path, os.O_RDONLY|flags, 0)
+		if err == nil {
+			err = errors.Join(file.Sync(), file.Close())
+		}
+		if err != nil {
+			return fmt.Errorf("ledger: %w", err)
+		}
 	}
-	return errors.Join(file.Sync(), file.Close())
+	return nil
 }
 
 func lock(file *os.File, patience time.Duration) error {

@@ -37,6 +37,10 @@ type Entry struct {
 	ID   string `json:"id"` // of the stream, from NewID: a directory that is made anew has another
 	// Listed is the number up to which segments have a line of their own, or are older than the manifest.
 	Listed int `json:"listed"`
+	// Boot is the id of the kernel's boot (random(4), boot_id) in which the line was written; an earlier version left it out.
+	Boot string `json:"boot,omitempty"`
+	// FlushInterval is how long a record of this writer's is not on the disk, at most, in nanoseconds. 0: its call waited for that.
+	FlushInterval time.Duration `json:"flushInterval"`
 
 	Begin   *Beginning `json:"begin,omitempty"`
 	Segment *Complete  `json:"segment,omitempty"`
@@ -58,7 +62,7 @@ type Beginning struct {
 	ContainerID string `json:"containerID"`
 	At          Point  `json:"at"`
 	Cut         uint64 `json:"cut,omitempty"`  // bytes behind At that were no whole record, and are gone
-	Head        *Point `json:"head,omitempty"` // what the head of the writer before told of
+	Head        *Point `json:"head,omitempty"` // how far the stream was signed before
 	// Broken says that the writer could not read all that was signed before: a slot of the head, or the manifest.
 	Broken bool `json:"broken,omitempty"`
 }
@@ -112,12 +116,34 @@ func (e *Entry) Check() error {
 	return nil
 }
 
-// Resume returns the stream's id and what is listed, from the last line of a manifest as the writer of this node left it. ok is false
-// for what is none: then a manifest begins anew.
-func Resume(line []byte) (id string, listed int, ok bool) {
+// State is what the last line of a manifest tells the next writer.
+type State struct {
+	ID            string
+	Listed        int
+	Open          bool  // the writer had not closed the stream
+	At            Point // what the line signs for; zero if it does not
+	Boot          string
+	FlushInterval time.Duration
+}
+
+// Resume reads the last line of a manifest as a writer of this node left it. ok is false for what is none: then a manifest begins anew.
+func Resume(line []byte) (s State, ok bool) {
 	var e Entry
 	if line == nil || json.Unmarshal(line, &e) != nil || len(e.ID) != 32 || e.Listed < 0 {
-		return "", 0, false
+		return State{}, false
 	}
-	return e.ID, e.Listed, true
+	return State{e.ID, e.Listed, e.Kind == Begin || e.Kind == Segment, e.point(), e.Boot, e.FlushInterval}, true
+}
+
+// point returns the place that the entry signs for.
+func (e *Entry) point() Point {
+	switch {
+	case e.Begin != nil:
+		return e.Begin.At
+	case e.Close != nil:
+		return e.Close.At
+	case e.Segment != nil:
+		return Point{Seq: e.Segment.Last, Chain: e.Segment.After, Segment: e.Segment.Number, Offset: e.Segment.Bytes}
+	}
+	return Point{}
 }

@@ -162,6 +162,7 @@ func fillStart(e *event, r *record.Record) {
 		"version": text(receipt.Version), "kernel": text(receipt.Kernel), "placement": text(receipt.Placement), "delegate": text(receipt.Delegate),
 		"image": text(receipt.Image), "pid": receipt.PID, "seccompMode": receipt.SeccompMode, "filters": receipt.Filters,
 		"filterDigest": text(receipt.FilterDigest), "noNewPrivs": receipt.NoNewPrivs, "onLoss": text(receipt.OnLoss), "limits": limits,
+		"durability": text(receipt.Durability), "flushInterval": receipt.FlushInterval,
 	}
 }
 
@@ -210,9 +211,13 @@ func fillLoss(e *event, r *record.Record) {
 	e.LogName, e.LogProvider = e.Metadata.LogName, "Metsuke"
 	e.StatusCode, e.StatusDetail = text(l.Reason), text(l.Detail)
 	e.status(2, "Failure")
-	e.Unmapped.Record = map[string]any{
+	unmapped := map[string]any{
 		"reason": text(l.Reason), "count": l.Count, "bytes": l.Bytes, "onLoss": text(l.OnLoss), "detail": text(l.Detail),
 	}
+	if !l.Until.IsZero() {
+		unmapped["from"], unmapped["until"], unmapped["flushInterval"] = l.From, l.Until, l.FlushInterval
+	}
+	e.Unmapped.Record = unmapped
 }
 
 func fillExit(e *event, r *record.Record) {

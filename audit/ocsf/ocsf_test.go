@@ -97,6 +97,7 @@ func events() []audit.Event {
 		{Kind: audit.KindLimit, Limit: &audit.Limit{Operation: "create", Resource: "memory", Requested: "8Gi", Ceiling: "2Gi", Applied: "2Gi"}},
 		{Kind: audit.KindOOM, OOM: &audit.OOM{Count: 2, MemoryLimit: 1 << 30}},
 		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: audit.LossShim, Count: 12, Bytes: 100, OnLoss: "kill", Detail: "killed"}},
+		{Kind: audit.KindLoss, Loss: &audit.Loss{Reason: audit.LossNode, From: noon, Until: noon.Add(time.Minute), FlushInterval: time.Second}},
 		{Kind: audit.KindExit, Exec: "0123456789abcdef", Exit: &audit.Exit{Status: 1}},
 		{Kind: audit.KindExit, Exit: &audit.Exit{Status: 137, Signal: "SIGKILL", Cause: audit.CauseOOM}},
 		{Kind: audit.KindExit, Exit: &audit.Exit{}},

@@ -26,19 +26,23 @@ type wire struct {
 	Chain         string `json:"chain"`
 
 	// Of several kinds.
-	PID         uint32    `json:"pid"`
-	UID         uint32    `json:"uid"`
-	GID         uint32    `json:"gid"`
-	SeccompMode int       `json:"seccompMode"`
-	Filters     int       `json:"filters"`
-	NoNewPrivs  bool      `json:"noNewPrivs"`
-	OnLoss      string    `json:"onLoss"`
-	Count       uint64    `json:"count"`
-	Bytes       uint64    `json:"bytes"`
-	Until       time.Time `json:"until"`
-	Placement   string    `json:"placement"`
-	Delegate    string    `json:"delegate"`
-	Image       string    `json:"image"`
+	PID           uint32        `json:"pid"`
+	UID           uint32        `json:"uid"`
+	GID           uint32        `json:"gid"`
+	SeccompMode   int           `json:"seccompMode"`
+	Filters       int           `json:"filters"`
+	NoNewPrivs    bool          `json:"noNewPrivs"`
+	OnLoss        string        `json:"onLoss"`
+	Count         uint64        `json:"count"`
+	Bytes         uint64        `json:"bytes"`
+	Until         time.Time     `json:"until"`
+	Placement     string        `json:"placement"`
+	Delegate      string        `json:"delegate"`
+	Image         string        `json:"image"`
+	FlushInterval time.Duration `json:"flushInterval"`
+
+	// loss
+	From time.Time `json:"from"`
 
 	// syscall
 	TID     uint32    `json:"tid"`
@@ -56,6 +60,7 @@ type wire struct {
 	Origin  string    `json:"origin"`
 
 	// start
+	Durability   string      `json:"durability"`
 	Version      string      `json:"version"`
 	Kernel       string      `json:"kernel"`
 	FilterDigest string      `json:"filterDigest"`
@@ -123,6 +128,7 @@ func (w *wire) payload(e *audit.Event, u *unquoter) {
 			Version: u.text(w.Version), Kernel: u.text(w.Kernel), Placement: u.text(w.Placement),
 			Delegate: u.text(w.Delegate), Image: u.text(w.Image), PID: w.PID, SeccompMode: w.SeccompMode,
 			Filters: w.Filters, FilterDigest: u.text(w.FilterDigest), NoNewPrivs: w.NoNewPrivs, OnLoss: u.text(w.OnLoss),
+			Durability: u.text(w.Durability), FlushInterval: w.FlushInterval,
 		}
 		for _, l := range w.Limits {
 			e.Receipt.Limits = append(e.Receipt.Limits, audit.ReceiptLimit{
@@ -169,6 +175,7 @@ func (w *wire) payload(e *audit.Event, u *unquoter) {
 	case audit.KindLoss:
 		e.Loss = &audit.Loss{
 			Reason: u.text(w.Reason), Count: w.Count, Bytes: w.Bytes, OnLoss: u.text(w.OnLoss), Detail: u.text(w.Detail),
+			From: w.From, Until: w.Until, FlushInterval: w.FlushInterval,
 		}
 	case audit.KindExit:
 		e.Exit = &audit.Exit{Status: w.Status, Signal: u.text(w.Signal), Cause: u.text(w.Cause)}

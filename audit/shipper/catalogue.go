@@ -252,18 +252,10 @@ func streamID(dir string) string {
 	if err != nil || !info.Mode().IsRegular() {
 		return ""
 	}
-	end, err := journal.LineStart(file, info.Size())
-	if err != nil || end == 0 {
+	line, err := journal.LastLine(file)
+	if err != nil {
 		return ""
 	}
-	start, err := journal.LineStart(file, end-1)
-	if err != nil || end-start > journal.MaxLine {
-		return ""
-	}
-	line := make([]byte, end-start)
-	if _, err := file.ReadAt(line, start); err != nil {
-		return ""
-	}
-	id, _, _ := manifest.Resume(line)
-	return id
+	state, _ := manifest.Resume(line)
+	return state.ID
 }

@@ -13,8 +13,8 @@ func AtEachStep(o Options, step func(string)) Options {
 	return o
 }
 
-// Tick signs what came since the last head, as the timer does.
-func (w *Writer) Tick() { w.notary.tick() }
+// Tick brings to the disk what came since the last flush, and signs it, as the timer does.
+func (w *Writer) Tick() { w.tick() }
 
 // FailHead has the next writes of heads fail, or succeed again.
 func (w *Writer) FailHead(fail bool) error {
@@ -30,4 +30,22 @@ func (w *Writer) FailHead(fail bool) error {
 		w.notary.head = head
 	}
 	return err
+}
+
+// AtBoot has the kernel's boot be another one.
+func AtBoot(o Options, id string) Options {
+	o.bootID = id
+	return o
+}
+
+// CloseAllAbandonedAt is CloseAllAbandoned in another boot.
+func CloseAllAbandonedAt(root string, o Options) ([]string, error) {
+	o.LockWait = -1
+	return closeAllAbandoned(root, o)
+}
+
+// CloseAbandonedAt is CloseAbandoned in another boot.
+func CloseAbandonedAt(dir string, o Options) (bool, error) {
+	o.LockWait = -1
+	return closeAbandoned(dir, o)
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/journal"
+	"metsuke.dev/metsuke/audit/manifest"
 )
 
 // ErrDamaged is wrapped by OpenWriter's error for a stream whose end cannot be found. It needs a person:
@@ -23,6 +25,17 @@ type Recovered struct {
 	Folded uint64 // denials that were folded (Fold) and are in no record; settle them with AppendFolded
 	// Missing is how many records had been signed for and are not there: a power failure took them, or somebody did.
 	Missing uint64
+	// Outage says that the node went down while a writer had the stream, and of which time records may be missing. It is known of streams
+	// that are signed.
+	Outage Outage
+}
+
+// Outage is a time of which records may be missing.
+type Outage struct {
+	From  time.Time // of the last record that is there; zero if there is none
+	Until time.Time // when the node was up again; zero: there was no outage
+	// FlushInterval bounds the time before the node went down of which records may be missing. 0: none is missing that was acknowledged.
+	FlushInterval time.Duration
 }
 
 // IsZero tells whether there is nothing to report.
@@ -35,17 +48,24 @@ type tail struct {
 	size    int64
 	seq     uint64
 	chain   string
-	end     bool // the last record is of kind end
+	at      time.Time // of the last record
+	end     bool      // the last record is of kind end
 	cut     uint64
 	packed  *complete // the segment before, if the stream was closed behind it and it is compressed
 }
 
 // recoverTail opens the last segment, or makes the first one, and finds the last whole record. It reads
-// the stream's end only. What follows that record is cut.
-func recoverTail(dir *os.File) (*tail, error) {
+// the stream's end only. What follows that record is cut. After an outage blocks may be missing anywhere behind what was signed, which was on
+// the disk: from there the records are followed.
+func recoverTail(dir *os.File, signed *manifest.Point) (*tail, error) {
 	segments, err := segmentsOf(dir)
 	if err != nil {
 		return nil, err
+	}
+	if signed != nil {
+		if t, err := followTail(dir, segments, *signed); t != nil || err != nil {
+			return t, err
+		}
 	}
 	t := &tail{number: 1, chain: chainZero}
 	if len(segments) == 0 {
@@ -105,6 +125,7 @@ func (t *tail) scan(file *os.File, last bool) (found bool, err error) {
 	}
 	if seq, chain, ok := whole(line); ok {
 		t.seq, t.chain, t.end, found = seq, string(chain), isEnd(line), true
+		_, t.at, _ = stamp(line)
 	}
 	if !last {
 		return found, nil

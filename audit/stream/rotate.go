@@ -12,9 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rotate begins the next segment. The complete one is synced in the background, because the call that is
-// being audited waits for this.
+// rotate begins the next segment. The complete one is synced in the background, because the call that is being audited waits for this.
+// With Synced all is on the disk before, so that what is not is in the last segment; if that had to be waited for, nothing else is done.
 func (w *Writer) rotate() error {
+	if w.each && w.done < w.tickets {
+		return w.commit(w.ticket())
+	}
 	name := segmentName(w.number + 1)
 	if free, total, err := w.space(); err == nil && free < min(total/10, reserve) {
 		return writeError("extend", filepath.Join(w.dir.Name(), name), unix.ENOSPC)
@@ -29,61 +32,24 @@ func (w *Writer) rotate() error {
 		w.budget.leave(path, 0)
 		return writeError("create", path, err)
 	}
+	if w.each {
+		if err := syncDir(w.dir); err != nil { // a name that is made anew is synced anew
+			w.budget.leave(path, 0)
+			return errors.Join(err, next.Close(), unix.Unlinkat(int(w.dir.Fd()), name, 0))
+		}
+	} else {
+		w.created++
+	}
 	w.budget.leave(w.segment.Name(), w.size)
 	w.did("rotate")
 	w.full = append(w.full, complete{w.segment, w.number, w.seq, string(w.line[:chainLen]), w.size})
-	if len(w.full) == 1 {
-		go w.syncFull()
-	}
 	w.segment, w.size, w.number, w.limit, w.began = next, 0, w.number+1, limit, time.Time{}
+	if w.each {
+		w.durable = w.mark()
+	}
+	w.idle = false
+	w.timer.Reset(0)
 	return nil
-}
-
-func (w *Writer) syncFull() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for len(w.full) > 0 {
-		c := w.full[0]
-		w.mu.Unlock()
-		err := errors.Join(syncFile(c.file), syncFile(w.dir), c.file.Close())
-		if w.notary != nil {
-			w.notary.complete(c)
-		}
-		w.mu.Lock()
-		w.syncErr = errors.Join(w.syncErr, err)
-		w.full = w.full[1:]
-	}
-	w.synced.Broadcast()
-}
-
-func syncFile(f *os.File) error {
-	if err := f.Sync(); err != nil {
-		return writeError("sync", f.Name(), err)
-	}
-	return nil
-}
-
-// Sync returns when all records so far are on the disk (fsync(2)). Appends go on meanwhile. Its error
-// includes those of the syncs in the background since the last Sync.
-func (w *Writer) Sync() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.closed {
-		return os.ErrClosed
-	}
-	segment := w.segment
-	w.mu.Unlock()
-	err := errors.Join(syncFile(segment), syncFile(w.dir))
-	w.mu.Lock()
-	if errors.Is(err, os.ErrClosed) { // it was rotated away meanwhile, and synced for that
-		err = nil
-	}
-	for len(w.full) > 0 {
-		w.synced.Wait()
-	}
-	err = errors.Join(err, w.syncErr)
-	w.syncErr = nil
-	return err
 }
 
 // space returns the free and the total bytes of the file system that dir is on, as its users see them (statfs(2)).

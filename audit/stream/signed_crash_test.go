@@ -136,35 +136,36 @@ func TestSignedWriterKilled(t *testing.T) {
 func TestVerifiedWhileWritten(t *testing.T) {
 	root := t.TempDir()
 	key, keys := signingKey(t)
-	stop := make(chan struct{})
+	const looks, openings = 60, 2 // openings for each look, so that the stream stays short however slow a look is
+	instances := make(chan int, looks*openings+1)
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		for n := 0; ; {
+		n := 0
+		for range instances {
 			w := openSigned(t, root, stream.Options{Key: key, SegmentBytes: 4000})
 			for range 30 {
 				add(t, w, oom(n))
 				if n++; n%7 == 0 {
 					w.Tick()
 				}
-				time.Sleep(100 * time.Microsecond) // so that the stream stays short
+				time.Sleep(100 * time.Microsecond)
 			}
 			if err := w.Close(); err != nil {
 				t.Error(err)
 			}
-			select {
-			case <-stop:
-				return
-			default:
-			}
 		}
 	})
+	instances <- 0
 	for last := []byte(nil); last == nil; time.Sleep(time.Millisecond) {
 		last, _ = segment.Last(stream.Dir(root, signedID))
 	}
-	for n := range 60 {
+	for n := range looks {
+		for range openings {
+			instances <- n
+		}
 		proven(t, fmt.Sprint("look ", n), root, keys)
 	}
-	close(stop)
+	close(instances)
 	wg.Wait()
 }
 

@@ -7,6 +7,7 @@
 //	                                          /folded            counters of what is not a record yet
 //	                                          /manifest, /head   what is signed of it (package manifest), with a key
 //	<root>/ledger                                                 which streams there are (package ledger), with a key
+//	<root>/boot                                                   in which boot streams were closed that the node had left open
 //
 // One Writer at a time has a stream; it holds a lock on the container's directory. A restarted container,
 // a restarted shim and the clean-up after a killed one continue the same stream.
@@ -15,14 +16,14 @@
 //
 // A record is in the segment (one write(2)) before Append returns, so the death of the process at any
 // moment loses nothing that was acknowledged; at most the record being written is torn, which the next
-// OpenWriter cuts and reports. Records are not synced to the disk one by one: that would cost the audited
-// call a disk's latency. A segment is synced when it is complete and when its Writer closes. A power
-// failure can therefore lose the newest records, as the kernel's write-back has it (30 s at most by default).
+// OpenWriter cuts and reports. When the node dies, so does what is not on the disk. With Options.Synced Append waits for that, and nothing is
+// lost that was acknowledged. Otherwise a Writer syncs what it has every Options.FlushInterval: the records of that time may be lost, and of
+// the sync that was under way. The next OpenWriter knows by the kernel's boot id, and reports it.
 //
 // # What is signed
 //
-// With a key, a Writer signs each second how far its stream is, and what it hands over to the next one. A record that is not a second
-// old may have no signature over it yet. Package verify finds what was done to a stream since.
+// With a key, a Writer signs every FlushInterval how far its stream is on the disk, and what it hands over to the next one. A record that is
+// younger may have no signature over it yet. Package verify finds what was done to a stream since.
 package stream
 
 import (

@@ -4,14 +4,12 @@ package stream
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"sync"
 	"time"
 
 	"metsuke.dev/metsuke/audit"
-	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/internal/flock"
 )
@@ -21,6 +19,8 @@ const (
 	DefaultSegmentBytes = 16 << 20
 	// DefaultLockWait is how long OpenWriter waits for another Writer to let go of the stream.
 	DefaultLockWait = 2 * time.Second
+	// DefaultFlushInterval is after what time a record is on the disk, and signed for.
+	DefaultFlushInterval = time.Second
 
 	segmentFlags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
 	// reserve is what is kept of a file system, or a tenth of it if that is less, for streams that have not filled
@@ -37,16 +37,23 @@ type Options struct {
 	LockWait     time.Duration // negative: do not wait
 	Budget       *Budget       // of the disk; nil: none
 
-	// Appended is told of each record that was written, in their order, before Append returns. It must not block, nor
-	// keep the event's strings. nil: nobody is.
+	// Synced has each record wait until it is on the disk. Otherwise records are brought there together, FlushInterval after the oldest
+	// of them at the latest. With a key, that is also when they are signed for.
+	Synced        bool
+	FlushInterval time.Duration
+
+	// Appended is told of each record that was written, in their order, before Append returns, also if with Synced it then
+	// fails because the disk does. It must not block, nor keep the event's strings. nil: nobody is.
 	Appended func(*audit.Event, Position)
 
 	// Key signs the stream: its manifest, its head, and what the ledger in the streams' root is told of it. nil: it is not signed.
 	Key *signature.Key
-	// Problem is told, from another goroutine, when an open stream cannot be signed, once for each time that this begins. nil: nobody is.
+	// Problem is told, from another goroutine, when an open stream cannot be signed, or brought to the disk in the background, once for
+	// each time that this begins. nil: nobody is.
 	Problem func(error)
 
-	step func(string) // tests look at the files after each step of signing
+	step   func(string) // tests look at the files after each step of signing
+	bootID string       // of the kernel, for tests that have the node go down
 }
 
 // Writer appends to one stream. All methods are safe for concurrent use. A Writer holds three file
@@ -57,11 +64,14 @@ type Writer struct {
 	most      int64    // bytes that a segment gets at most
 	age       time.Duration
 	budget    *Budget
+	each      bool                         // each record waits until it is on the disk
+	interval  time.Duration                // after which what is written is there, and signed for
 	appended  func(*audit.Event, Position) // may be nil
 	recovered Recovered
 	notary    *notary                             // nil: the stream is not signed
 	write     func(*os.File, []byte) (int, error) // (*os.File).Write; tests inject faults
 	truncate  func(*os.File, int64) error
+	sync      func(*os.File) error                   // fdatasync(2)
 	space     func() (free, total uint64, err error) // of the file system, in bytes
 	step      func(string)                           // tests look at the files after each step
 
@@ -74,121 +84,53 @@ type Writer struct {
 	line    []byte // chain of the last record, then room for the next one
 	folded  *folded
 	end     bool   // the last record is of kind end
-	signed  bool   // no record came since the notary looked
 	bytes   uint64 // of the records that this Writer has written
 	closed  bool
-	limit   int64      // bytes that segment may get
-	began   time.Time  // when the first record came to segment; zero: it has none
-	full    []complete // segments that are to be synced; a goroutine runs while there are any
-	syncErr error
-	synced  *sync.Cond // on mu: full is empty
+	limit   int64     // bytes that segment may get
+	began   time.Time // when the first record came to segment; zero: it has none
+	flushes           // what is on the disk
 }
 
-// OpenWriter opens the stream in dir, which is a result of Dir, for the container id. It makes the
-// directories (mode 0700) and continues after the last whole record; see Recovered for what it found.
-// Only the stream's end is read. It waits up to Options.LockWait for another writer; the error then wraps
-// ErrLocked. A directory that others could write in is refused.
-func OpenWriter(dir string, id audit.Identity, o Options) (*Writer, error) {
-	w, err := openWriter(dir, id, o)
-	if err != nil {
-		return nil, fmt.Errorf("open audit stream: %w", err)
+// lag is how long a record is not on the disk, at most; 0 if its call waits for that.
+func (w *Writer) lag() time.Duration {
+	if w.each {
+		return 0
 	}
-	return w, nil
+	return w.interval
 }
 
-func openWriter(path string, id audit.Identity, o Options) (*Writer, error) {
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = DefaultSegmentBytes
+// takeOver syncs what the writer before may not have synced: the segments that have no line in the manifest, the last one, and the
+// directories up to the streams' root.
+func (w *Writer) takeOver(t *tail) error {
+	first := t.number
+	if w.notary != nil && w.notary.resumed {
+		first = w.notary.listed + 1
 	}
-	if o.LockWait == 0 {
-		o.LockWait = DefaultLockWait
-	}
-	dir, err := openLocked(path, o.LockWait)
-	if err != nil {
-		return nil, err
-	}
-	t, err := recoverTail(dir)
-	if err != nil {
-		dir.Close()
-		return nil, err
-	}
-	f, err := openFolded(dir, t.seq)
-	if err != nil {
-		t.segment.Close()
-		dir.Close()
-		return nil, err
-	}
-	w := &Writer{
-		enc: audit.NewEncoder(id), dir: dir, most: o.SegmentBytes, age: o.SegmentAge, budget: o.Budget, appended: o.Appended, step: o.step,
-		recovered: Recovered{Bytes: t.cut, Folded: f.outstanding},
-		write:     (*os.File).Write, truncate: (*os.File).Truncate,
-		segment: t.segment, number: t.number, size: t.size, seq: t.seq, end: t.end, signed: true,
-		line: append(make([]byte, 0, 2048), t.chain...), folded: f,
-	}
-	w.limit, w.began = w.budget.enter(t.segment.Name(), t.size, w.most), beganAt(t.segment)
-	w.synced = sync.NewCond(&w.mu)
-	w.space = func() (free, total uint64, err error) { return space(dir) }
-	if o.Key != nil {
-		if err := w.sign(t, id, o); err != nil {
-			w.budget.leave(t.segment.Name(), t.size)
-			return nil, errors.Join(err, t.segment.Close(), f.file.Close(), dir.Close())
+	for number := first; number < t.number; number++ {
+		c := complete{number: number}
+		file, err := openAt(w.dir, segmentName(number), os.O_RDONLY)
+		if errors.Is(err, fs.ErrNotExist) && t.packed != nil && t.packed.number == number {
+			c = *t.packed
+			file, err = openAt(w.dir, segmentName(number)+CompressedSuffix, os.O_RDONLY)
 		}
-	}
-	return w, nil
-}
-
-// sign has a notary begin, and list what a writer before did not come to list.
-func (w *Writer) sign(t *tail, id audit.Identity, o Options) error {
-	n, err := openNotary(w, t, o)
-	if err != nil {
-		return err
-	}
-	for number := n.listed + 1; number < t.number && err == nil; number++ {
-		var file *os.File
-		file, err = openAt(w.dir, segmentName(number), os.O_RDONLY)
-		switch {
-		case err == nil:
-			w.full = append(w.full, complete{file: file, number: number})
-		case errors.Is(err, fs.ErrNotExist) && t.packed != nil && t.packed.number == number:
-			c := *t.packed
-			c.file, err = openAt(w.dir, segmentName(number)+CompressedSuffix, os.O_RDONLY)
-			w.full = append(w.full, c)
-		case errors.Is(err, fs.ErrNotExist): // whoever verifies says so
-			err = nil
+		if errors.Is(err, fs.ErrNotExist) { // whoever verifies says so
+			continue
 		}
-	}
-	if err == nil {
-		err = n.begin(t, id)
-	}
-	if err != nil {
-		for _, c := range w.full {
-			c.file.Close()
+		if err == nil {
+			err = errors.Join(w.syncFile(file), file.Close())
 		}
-		return errors.Join(err, n.closeFiles())
+		if err != nil {
+			return err
+		}
+		w.notary.waiting = append(w.notary.waiting, c)
 	}
-	w.notary, w.recovered.Missing = n, n.missing(t.seq)
-	if len(w.full) > 0 {
-		go w.syncFull()
-	}
-	return nil
+	return errors.Join(w.syncFile(w.segment), syncTree(w.dir))
 }
 
 func (w *Writer) did(step string) {
 	if w.step != nil {
 		w.step(step)
 	}
-}
-
-// signing returns the end of the stream, for the notary to sign.
-func (w *Writer) signing() manifest.Point {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.signed = true
-	return w.point()
-}
-
-func (w *Writer) point() manifest.Point {
-	return manifest.Point{Seq: w.seq, Chain: string(w.line[:chainLen]), Segment: w.number, Offset: w.size}
 }
 
 // Recovered says what was found when the stream was opened.
@@ -209,52 +151,81 @@ func (w *Writer) Bytes() uint64 {
 }
 
 // Append writes the event as the stream's next record, with one write(2). When it returns nil, the record
-// is in the file and survives this process. When it fails, the stream is as before, the number is not
-// used up, and the same event can be tried again: the error is a *WriteError for trouble with the file
+// is in the file and survives this process; with Options.Synced it is on the disk and survives the node. When it fails, the stream is
+// as before, the number is not used up, and the same event can be tried again: the error is a *WriteError for trouble with the file
 // system, an *audit.InvalidError for an event that can never be written, or wraps os.ErrClosed.
 //
-// It blocks as long as the file system does, and not on other streams. It does not allocate.
+// It blocks as long as the file system does, and not on other streams. With Options.Synced it waits for fdatasync(2), which all calls
+// that wait share. It does not allocate.
 func (w *Writer) Append(e *audit.Event) error { return w.AppendFolded(e, 0) }
 
 // Fold counts n events that are answered without a record of their own. A later AppendFolded settles
-// them; if this process dies before, the next OpenWriter reports them.
+// them; if this process dies before, the next OpenWriter reports them. The count is as safe as a record is; after an error it may not be.
 func (w *Writer) Fold(n uint64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
 		return os.ErrClosed
 	}
-	return w.folded.add(n)
+	if err := w.folded.add(n); err != nil {
+		return err
+	}
+	return w.written()
 }
 
 // Folded is how many folded events are in no record yet.
 func (w *Writer) Folded() uint64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.folded.outstanding
+	return w.folded.unsettled()
 }
 
 // AppendFolded is Append for a record that stands for n events which Fold has counted. Whenever the
-// process dies, they are then counted once: by the record, or by the next OpenWriter.
+// process dies, they are then counted once: by the record, or by the next OpenWriter. When the node dies, once at least.
 func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 	if err := e.Validate(); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.closed {
-		return os.ErrClosed
-	}
-	if err := w.repair(); err != nil {
+	if err := w.put(e, n); err != nil {
 		return err
 	}
-	line := seal(w.enc.AppendJSON(w.line, e, w.seq+1))
-	record := line[chainLen:]
-	if w.isFull(int64(len(record))) {
-		if err := w.goOn(e.Kind, int64(len(record))); err != nil {
-			return err
-		}
+	return w.written()
+}
+
+// Put is AppendFolded, but it does not wait for the disk: what the record is of must not go on before Commit has returned nil.
+func (w *Writer) Put(e *audit.Event, n uint64) (audit.Ticket, error) {
+	if err := e.Validate(); err != nil {
+		return audit.Ticket{}, err
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.put(e, n); err != nil {
+		return audit.Ticket{}, err
+	}
+	w.note()
+	return w.ticket(), nil
+}
+
+// Commit waits, with Options.Synced, until a record is on the disk that Put has written. After an error the record is not in the stream,
+// and can be tried again. Who commits several records, in their order, waits once.
+func (w *Writer) Commit(t audit.Ticket) error {
+	if !w.each {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.commit(t)
+}
+
+// put writes a record.
+func (w *Writer) put(e *audit.Event, n uint64) error {
+	line, err := w.next(e)
+	if err != nil {
+		return err
+	}
+	record := line[chainLen:]
 	if err := w.folded.begin(n, w.seq+1); err != nil {
 		return err
 	}
@@ -272,10 +243,6 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 	w.bytes += uint64(len(record))
 	w.seq++
 	w.end = e.Kind == audit.KindEnd
-	if w.signed && w.notary != nil {
-		w.signed = false
-		w.notary.timer.Reset(signEvery)
-	}
 	if cap(line) > keepLine {
 		line = append(make([]byte, 0, 2048), line[len(line)-len(chainEnd)-chainLen:][:chainLen]...)
 	} else {
@@ -283,6 +250,29 @@ func (w *Writer) AppendFolded(e *audit.Event, n uint64) error {
 	}
 	w.line = line[:chainLen]
 	return nil
+}
+
+// next returns the chain of the last record and the next record, for which there is room in the segment.
+func (w *Writer) next(e *audit.Event) ([]byte, error) {
+	for {
+		switch {
+		case w.closed:
+			return nil, os.ErrClosed
+		case w.failed != nil:
+			return nil, w.failed
+		}
+		if err := w.repair(); err != nil {
+			return nil, err
+		}
+		line := seal(w.enc.AppendJSON(w.line, e, w.seq+1))
+		bytes := int64(len(line) - chainLen)
+		if !w.isFull(bytes) {
+			return line, nil
+		}
+		if err := w.goOn(e.Kind, bytes); err != nil { // it may have let others write meanwhile
+			return nil, err
+		}
+	}
 }
 
 // repair cuts what a failed write left behind.
@@ -305,16 +295,17 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.closed = true
-	for len(w.full) > 0 {
-		w.synced.Wait()
+	w.timer.Stop()
+	err := w.repair()
+	if err == nil {
+		err = w.flush()
 	}
 	w.budget.leave(w.segment.Name(), w.size)
-	err := errors.Join(w.repair(), w.syncErr, syncFile(w.segment), syncFile(w.dir),
-		w.segment.Close(), w.folded.close())
-	at, end, folded := w.point(), w.end, w.folded.outstanding
+	err = errors.Join(err, w.folded.close(w.sync), w.segment.Close())
+	at, end, folded := w.durable.point(), w.end, w.folded.outstanding
 	w.mu.Unlock()
 	if w.notary != nil { // whose lock comes before ours
-		err = errors.Join(err, w.notary.close(at, end, folded))
+		err = errors.Join(err, w.notary.close(at, end, folded, err == nil))
 	}
 	return errors.Join(err, flock.Release(w.dir), w.dir.Close())
 }

@@ -101,7 +101,7 @@ func headPoints(heads [2]*manifest.Head, h *history) (list []point) {
 }
 
 // judgeCounters holds the file of counters of a closed stream against what its writer has signed.
-func (s *subject) judgeCounters(folded uint64) {
+func (s *subject) judgeCounters(folded uint64, size int) {
 	const name = "folded"
 	file, err := open(filepath.Join(s.dir, name))
 	if err != nil {
@@ -109,9 +109,9 @@ func (s *subject) judgeCounters(folded uint64) {
 		return
 	}
 	defer file.Close()
-	got, err := io.ReadAll(io.LimitReader(file, 25))
+	got, err := io.ReadAll(io.LimitReader(file, int64(size)+1))
 	want := binary.LittleEndian.AppendUint64(nil, folded)
-	want = append(want, make([]byte, 16)...)
+	want = append(want, make([]byte, size-len(want))...)
 	if err != nil || !bytes.Equal(got, want) {
 		s.add(Finding{Severity: Fault, Code: CountersChanged, File: name, Message: fmt.Sprintf("it does not say that %d denials are in no record", folded)})
 	}

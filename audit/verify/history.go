@@ -11,6 +11,7 @@ import (
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/signature"
+	"metsuke.dev/metsuke/audit/stream"
 )
 
 // history is what the lines of a manifest say, up to the first one that is wrong.
@@ -23,6 +24,7 @@ type history struct {
 	openings int
 	first    manifest.Point    // where the first writer began
 	closed   *manifest.Closing // by the last writer; nil: the stream is open
+	counters int               // bytes of the file of counters, as that writer left it
 	floor    uint64            // records that were signed for, and must be there
 	cuts     []cut
 	removed  []span
@@ -99,7 +101,7 @@ func (s *subject) take(h *history, e *manifest.Entry) error {
 		h.closed = nil
 		s.takeBegin(h, e)
 	case e.Close != nil:
-		h.closed = e.Close
+		h.closed, h.counters = e.Close, stream.CountersSize(e.Boot != "")
 		h.floor = max(h.floor, e.Close.At.Seq)
 	case e.Segment != nil:
 		h.floor = max(h.floor, e.Segment.Last)

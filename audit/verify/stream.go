@@ -285,7 +285,7 @@ func (s *subject) judgeClosed(w *walk, segments []stream.Segment) {
 	if out.State = Closed; c.End {
 		out.State = Ended
 	}
-	s.judgeCounters(c.Folded)
+	s.judgeCounters(c.Folded, w.history.counters)
 	if n := len(segments); n > 0 && segments[n-1].Number > c.At.Segment {
 		s.add(Finding{Severity: Fault, Code: SegmentExtra, File: filepath.Base(segments[n-1].Path),
 			Message: fmt.Sprintf("the stream was closed in segment %d", c.At.Segment)})

@@ -77,6 +77,14 @@ func (s *Session) audit(call *form, decision *seccomp.Decision, first bool) erro
 	if !s.listener.Valid(s.req.ID) {
 		return notify.ErrVanished
 	}
+	if s.sup.opts.Synced != nil && !first && s.putOff() {
+		return nil
+	}
+	return s.recordAndProceed(call, first)
+}
+
+// recordAndProceed records the call that s.event is of, and lets it go on.
+func (s *Session) recordAndProceed(call *form, first bool) error {
 	switch err := s.record(); {
 	case err == nil:
 	case errors.Is(err, errLost):

@@ -34,6 +34,7 @@ type Session struct {
 	running bool
 	now     time.Time
 	req     notify.Request
+	waiting []waitingCall // calls whose records are not kept yet
 	ids     identities
 	dec     decoder
 	folds   folds
@@ -113,7 +114,11 @@ func (s *Session) guarded(f func() error) (err error) {
 // serve handles calls until the tree is gone or the session is stopped.
 func (s *Session) serve() error {
 	for {
-		ready, err := s.listener.Wait(s.wait, s.folds.timeout())
+		timeout := s.folds.timeout()
+		if len(s.waiting) > 0 {
+			timeout = 0 // only those that are there already wait together
+		}
+		ready, err := s.listener.Wait(s.wait, timeout)
 		switch {
 		case err != nil:
 			return err
@@ -125,6 +130,11 @@ func (s *Session) serve() error {
 			}
 		case ready&notify.Gone != 0:
 			return nil
+		}
+		if n := len(s.waiting); n > 0 && (ready&notify.Ready == 0 || n == maxWaiting) {
+			if err := s.commit(); err != nil {
+				return err
+			}
 		}
 		if s.folds.waiting > 0 {
 			s.flush(time.Now(), false)
@@ -141,7 +151,12 @@ func (s *Session) serveOne() error {
 	default:
 		return err
 	}
-	switch err := s.handle(); {
+	return s.handled(s.handle())
+}
+
+// handled says what an error of handling the request in s.req means for the session.
+func (s *Session) handled(err error) error {
+	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, notify.ErrVanished):

@@ -61,10 +61,21 @@ type FoldSink interface {
 	AppendFolded(ev *audit.Event, n uint64) error
 }
 
+// SyncedSink is a FoldSink whose events are kept when they are on a disk; *stream.Writer is one. Put is AppendFolded without the wait for
+// that, and Commit waits: an error of it says that the event is not kept after all. Who puts several events waits once for all of them.
+type SyncedSink interface {
+	FoldSink
+	Put(ev *audit.Event, n uint64) (audit.Ticket, error)
+	Commit(audit.Ticket) error
+}
+
 // Options say what a supervisor enforces and where its events go. Program and Sink are required.
 type Options struct {
 	Program Decider
 	Sink    Sink // a FoldSink, if it has those methods
+
+	// Synced is Sink, if its events wait for a disk: calls that are made at the same time then wait together. nil: they do not.
+	Synced SyncedSink
 
 	// StallTimeout bounds how long an audited call waits while Sink fails; 0 is DefaultStallTimeout.
 	StallTimeout time.Duration

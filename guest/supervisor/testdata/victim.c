@@ -40,6 +40,16 @@ static int m_open(char **argv) {
 	return 0;
 }
 
+// crowd N PATH: N children open PATH at the same time; "ok=<opened>"
+static int m_crowd(char **argv) {
+	int ok = 0, status;
+	for (int i = 0; i < arg(argv, 0); i++)
+		if (fork() == 0) _exit(do_open(argv[1]) < 0);
+	while (wait(&status) > 0) ok += status == 0;
+	printf("ok=%d\n", ok);
+	return 0;
+}
+
 // deny N: calls getppid N times; "denied=<n> errno=<last>"
 static int m_deny(char **argv) {
 	int denied = 0, last = 0;
@@ -296,7 +306,7 @@ static int m_serve(char **argv) {
 
 int main(int argc, char **argv) {
 	static const struct { const char *name; int (*run)(char **); } modes[] = {
-		{"open", m_open}, {"deny", m_deny}, {"ptrace", m_ptrace}, {"killed", m_killed}, {"thread-killed", m_thread_killed},
+		{"open", m_open}, {"crowd", m_crowd}, {"deny", m_deny}, {"ptrace", m_ptrace}, {"killed", m_killed}, {"thread-killed", m_thread_killed},
 		{"threadexec", m_threadexec}, {"forkstorm", m_forkstorm}, {"threadstorm", m_threadstorm}, {"signals", m_signals},
 		{"identity", m_identity}, {"exec-hostile", m_exec_hostile}, {"edge", m_edge}, {"connect", m_connect},
 		{"fault", m_fault}, {"wait", m_wait}, {"keys", m_keys}, {"bench", m_bench}, {"serve", m_serve},
