@@ -47,9 +47,16 @@ spec:
   audit: {syscalls: [openat], delivery: buffered}
 ---
 apiVersion: metsuke.dev/v1alpha1
+kind: AgentProfile
+metadata: {name: opens-synced}
+spec:
+  extends: [opens-ordered]
+  audit: {durability: synced}
+---
+apiVersion: metsuke.dev/v1alpha1
 kind: ProfileBinding
 metadata: {name: everywhere}
-spec: {namespaces: ["*"], default: opens-ordered, allowed: [opens-ordered, opens-buffered]}
+spec: {namespaces: ["*"], default: opens-ordered, allowed: [opens-ordered, opens-buffered, opens-synced]}
 `
 
 // handlers of a placement: Metsuke with baseline, and with the profiles above.
@@ -97,7 +104,7 @@ func main() {
 	flag.IntVar(&c.rounds, "rounds", 0, "`number` of rounds (default 30, on Kata 8); each part takes what it needs of them")
 	flag.DurationVar(&c.duration, "duration", time.Minute, "how long audited calls are made for in part sustained, in windows of 10s; in part stalled a twentieth of it, in turns")
 	flag.StringVar(&c.other, "handler", "", "the `handler` to compare with the delegate alone, instead of baseline; the delegate's: how much two equals differ here")
-	flag.StringVar(&c.only, "only", "", "comma-separated `parts`: start,exec,calls,open,build,delivery,rate,memory,resident,many,sustained,stalled,query,ship")
+	flag.StringVar(&c.only, "only", "", "comma-separated `parts`: start,exec,calls,open,durability,build,delivery,rate,memory,resident,many,sustained,stalled,query,ship")
 	flag.StringVar(&c.write, "write", "", "write the table into this Markdown `file` too, between <!-- bench:begin --> and <!-- bench:end -->, on Kata bench-kata")
 	flag.Parse()
 	if c.rounds == 0 {
@@ -180,6 +187,7 @@ func (b *bench) measure(placement stand.Placement, other, only string) error {
 		{"exec", "exec in a running container", "", b.execs},
 		{"calls", "a system call that is allowed", stand.Host, b.calls},
 		{"open", "an openat that is audited", stand.Host, b.audited},
+		{"durability", "an openat that is audited, and when its record is safe", "", b.durabilities},
 		{"build", "a workload like a build", stand.Host, b.build},
 		{"delivery", "an openat that is audited, and when it goes on", stand.Guest, b.deliveries},
 		{"rate", "many audited calls", stand.Guest, b.rates},
