@@ -98,7 +98,7 @@ func LossReasons() []Term {
 		{LossNode, "The node was booted anew while the stream was open: its power failed, its kernel crashed, it was reset. Records between `from` and `until` may be missing, as `flushInterval` bounds it. `count` as for `supervisor-died`, but some of these may be in records too; `bytes` were cut, because records before them were gone."},
 		{LossStream, "The stream could not be written for longer than the profile's `stallTimeout`; or denials of a flood were counted, and the container, its guest or its supervisor ended before their record. `count`: events that are not in the stream because of it."},
 		{LossTorn, "A crash left an incomplete record at the end; `bytes` were cut. Its call had not been answered."},
-		{LossSigned, "`count` records are not there although the stream was signed beyond them: a power failure took them, or somebody did. `metsuke audit verify` says which."},
+		{LossSigned, "`count` records are not there although the stream was signed beyond them: somebody took them, or a disk that had not kept what it acknowledged. `metsuke audit verify` says which."},
 	}
 }
 

@@ -23,7 +23,7 @@ var ErrDamaged = errors.New("the audit stream is damaged")
 type Recovered struct {
 	Bytes  uint64 // cut from the end, because they were no whole record
 	Folded uint64 // denials that were folded (Fold) and are in no record; settle them with AppendFolded
-	// Missing is how many records had been signed for and are not there: a power failure took them, or somebody did.
+	// Missing is how many records had been signed for and are not there. What is signed was on the disk: somebody took them.
 	Missing uint64
 	// Outage says that the node went down while a writer had the stream, and of which time records may be missing. It is known of streams
 	// that are signed.

@@ -80,7 +80,7 @@ func faults() []audit.Term {
 		{Name: string(NoRecord), Doc: "Bytes of a segment are no record."},
 		{Name: string(Rewritten), Doc: "The chain holds, but is not the one that was signed: records were changed and chained anew, or stand at other places."},
 		{Name: string(Truncated), Doc: "The stream ends before the last record that was signed for."},
-		{Name: string(SignedMissing), Doc: "When a writer opened the stream, records were gone that had been signed for: a power failure took them, or somebody did. The stream has a `loss` record there."},
+		{Name: string(SignedMissing), Doc: "When a writer opened the stream, records were gone that had been signed for: somebody took them, or a disk that had not kept what it acknowledged. The stream has a `loss` record there."},
 		{Name: string(SegmentMissing), Doc: "A segment is not there, and nothing says that it was removed on purpose."},
 		{Name: string(SegmentChanged), Doc: "A segment is not what the manifest says of it, although each of its records is."},
 		{Name: string(SegmentExtra), Doc: "There is a segment behind the place where the last writer closed the stream."},
@@ -91,7 +91,7 @@ func faults() []audit.Term {
 		{Name: string(ManifestChanged), Doc: "A line of the manifest was changed, moved, or taken out; lines behind it prove nothing."},
 		{Name: string(ManifestTruncated), Doc: "The manifest has fewer lines than the head, or the ledger, names."},
 		{Name: string(HeadMissing), Doc: "There is a manifest, and no head."},
-		{Name: string(HeadChanged), Doc: "A slot of the head was changed, or a power failure came while it was written."},
+		{Name: string(HeadChanged), Doc: "A slot of the head was changed, or a power failure came while a disk wrote it."},
 		{Name: string(HeadOld), Doc: "The head is older than the manifest: it is an earlier copy, or could not be written."},
 		{Name: string(HeadForeign), Doc: "The head belongs to another stream, or to another manifest."},
 		{Name: string(BrokenBefore), Doc: "When a writer opened the stream, head or manifest of the writer before were missing or damaged."},
@@ -118,7 +118,7 @@ func unjudged() []audit.Term {
 
 func notes() []audit.Term {
 	return []audit.Term{
-		{Name: string(NotSignedYet), Doc: "The stream is open, and its last records have no signature over them yet: its writer signs each second. Of a writer that was killed they are the last ones it wrote."},
+		{Name: string(NotSignedYet), Doc: "The stream is open, and its last records have no signature over them yet: its writer signs every `flushInterval`. Of a writer that was killed they are the last ones it wrote."},
 		{Name: string(SignedLate), Doc: "The first records were there before the manifest. What was done to them until then cannot be told, since then it can."},
 		{Name: string(TornTail), Doc: "The stream is open, and ends in a piece of a record or of a line: it is being written, or its writer was killed."},
 		{Name: string(WriterKilled), Doc: "A writer was killed between two of its steps."},
