@@ -173,6 +173,9 @@ func (e *effect) with(p *agentProfile) *effect {
 	if p.durability != "" {
 		own.durable, own.durableFrom = p.durability, p.source("spec.audit.durability")
 	}
+	if p.durability == DurabilitySynced && p.delivery == "" { // a call that does not wait for its record cannot wait for the disk
+		own.delivery, own.deliveryFrom = DeliveryOrdered, own.durableFrom
+	}
 	if p.layer != nil {
 		own.layers = []layerOf{{p.layer, p}}
 	}

@@ -72,6 +72,8 @@ func TestInheritance(t *testing.T) {
 			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=synced,500ms"},
 		{"a child that is synced", profiles("p", "{audit: {flushInterval: 2s}}", "x", "{extends: [p], audit: {durability: synced}}"),
 			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=synced,2s"},
+		{"synced is ordered", profiles("p", "{audit: {delivery: buffered}}", "x", "{extends: [p], audit: {durability: synced}}"),
+			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=synced,0s"},
 		{"batched, and longer, by replace", profiles("p", "{audit: {durability: synced, flushInterval: 2s}}", "x", "{extends: [p], replace: true, audit: {durability: batched, flushInterval: 5s}}"),
 			"nnp=true layers=[] limits=[] classes=[] rules=0 delivery=ordered loss=kill stall=0s safe=batched,5s"},
 		{"buffered by replace", profiles("p", "{audit: {delivery: ordered, classes: [exec]}}", "x", "{extends: [p], replace: true, audit: {delivery: buffered}}"),
