@@ -26,6 +26,17 @@ func (b *bench) query() (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(log.root)) }()
 	index := filepath.Join(log.root, "..", "index")
 	defer func() { err = errors.Join(err, os.RemoveAll(index)) }()
+	if err := b.queries(log, index, "", 500); err != nil {
+		return err
+	}
+	if err := b.compress(log); err != nil {
+		return err
+	}
+	return b.queries(log, index, ", compressed", 0)
+}
+
+// queries measures all queries; aim is for those without an index, 0 is none.
+func (b *bench) queries(log *backlog, index, form string, aim float64) error {
 	denied, once := []string{"--verdict", "denied"}, []string{"--path", rare}
 	for _, q := range []struct {
 		what, index string
@@ -33,8 +44,8 @@ func (b *bench) query() (err error) {
 		records     int // that are found
 		aim         float64
 	}{
-		{fmt.Sprintf("one record in %d is found", deniedEvery), "", denied, log.denied, 500},
-		{"one record is found", "", once, 1, 500},
+		{fmt.Sprintf("one record in %d is found", deniedEvery), "", denied, log.denied, aim},
+		{"one record is found", "", once, 1, aim},
 		{"one record is found, with an index", index, once, 1, 0},
 	} {
 		var speeds samples // MB/s
@@ -52,7 +63,7 @@ func (b *bench) query() (err error) {
 			}
 		}
 		r := row{
-			what: "query: " + q.what, n: fmt.Sprint(len(speeds)), with50: number(speeds.p50(), "MB/s"),
+			what: "query: " + q.what + form, n: fmt.Sprint(len(speeds)), with50: number(speeds.p50(), "MB/s"),
 		}
 		if q.aim > 0 {
 			r.aim, r.result = fmt.Sprintf("≥ %.0f MB/s", q.aim), verdict(speeds.p50() >= q.aim)
