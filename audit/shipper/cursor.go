@@ -15,6 +15,7 @@ import (
 	"metsuke.dev/metsuke/audit/checkpoint"
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/segment"
+	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/stream"
 )
 
@@ -85,6 +86,9 @@ func (s *source) read(c *cursor, b *batch, quantum int64) (ended bool, err error
 			continue
 		case err != nil:
 			return false, err
+		}
+		if s.reader.Segment().Compressed() {
+			quantum = max(quantum, seekable.FrameBytes) // which is decompressed as a whole
 		}
 		if !b.fits(len(line)) {
 			return false, nil // it is read again
