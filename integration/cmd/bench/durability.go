@@ -5,10 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
-
-	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/integration/stand"
 )
@@ -17,9 +14,9 @@ import (
 const synced = "opens-synced"
 
 // durabilities measures openat under a profile that audits every one, at each level of durability: what the call waits for is a write(2), or
-// the disk that /var/tmp is on.
+// the machine's disk.
 func (b *bench) durabilities() (err error) {
-	release, err := onDisk(b.AuditDir(b.opens))
+	release, err := b.streamsOnDisk()
 	if err != nil {
 		return err
 	}
@@ -59,16 +56,4 @@ func (b *bench) durabilities() (err error) {
 	b.table.compare("audited openat, durability synced, against the bare call", "µs", bare, kept, 0)
 	b.table.compare("audited openat, durability synced, against batched", "µs", written, kept, 0)
 	return nil
-}
-
-// onDisk lays a directory of the machine's disk over one of the stand's, which are in memory, until it is released.
-func onDisk(over string) (release func() error, err error) {
-	dir, err := os.MkdirTemp("/var/tmp", "metsuke-bench-")
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Mount(dir, over, "", unix.MS_BIND, ""); err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s on %s: %w", dir, over, err), os.Remove(dir))
-	}
-	return func() error { return errors.Join(unix.Unmount(over, unix.MNT_DETACH), os.RemoveAll(dir)) }, nil
 }
