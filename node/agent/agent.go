@@ -31,6 +31,10 @@ import (
 // Heartbeat is how often an agent reports when nothing changes.
 const Heartbeat = 5 * time.Minute
 
+// recovery is after what time handlers are looked at again when one is found not ready: on a node that comes up, much is so for seconds only.
+// It doubles with each such look, up to Heartbeat, so that many broken nodes are no load.
+const recovery = 15 * time.Second
+
 // turn is how often the loop goes round when nothing happens.
 const turn = 30 * time.Second
 
@@ -44,8 +48,8 @@ type Config struct {
 	Settle time.Duration
 	// Spread is within what time a change is reported, at random, so that all nodes of a cluster do not report at once.
 	Spread time.Duration
-	// Examine returns what is to be said of the node's handlers. It is called before each heartbeat, by one goroutine, and may
-	// block until ctx ends.
+	// Examine returns what is to be said of the node's handlers. It is called before each heartbeat, sooner after one was not ready, by one
+	// goroutine, and may block until ctx ends.
 	Examine func(ctx context.Context) []v1alpha1.HandlerStatus
 	// Endpoint is where the node's questions are answered; nil: nowhere.
 	Endpoint *v1alpha1.Endpoint
@@ -113,20 +117,33 @@ func (a *Agent) Run(ctx context.Context) error {
 	return nil
 }
 
-// examine looks at the node's handlers in each heartbeat, beside the loop: that may take long.
+// examine looks at the node's handlers in each heartbeat, and sooner while one is not ready, beside the loop: that may take long.
 func (a *Agent) examine(ctx context.Context, examined chan<- []v1alpha1.HandlerStatus) {
+	again := recovery
 	for {
+		found := a.Examine(ctx)
 		select {
 		case <-ctx.Done():
 			return
-		case examined <- a.Examine(ctx):
+		case examined <- found:
+		}
+		wait := Heartbeat
+		if ready(found) {
+			again = recovery
+		} else {
+			wait, again = again, min(2*again, Heartbeat)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(Heartbeat - Heartbeat/10 + rand.N(Heartbeat/5)): //nolint:gosec // nobody gains by guessing it
+		case <-time.After(wait - wait/10 + rand.N(wait/5)): //nolint:gosec // nobody gains by guessing it
 		}
 	}
+}
+
+// ready tells whether there are handlers, and all of them are ready.
+func ready(handlers []v1alpha1.HandlerStatus) bool {
+	return len(handlers) > 0 && !slices.ContainsFunc(handlers, func(h v1alpha1.HandlerStatus) bool { return !h.Ready })
 }
 
 func (a *Agent) loop(ctx context.Context, examined <-chan []v1alpha1.HandlerStatus) {
