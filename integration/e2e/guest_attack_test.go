@@ -43,9 +43,15 @@ spec:
   audit: {classes: [exec, file-write], delivery: buffered, onLoss: kill}
 ---
 apiVersion: metsuke.dev/v1alpha1
+kind: AgentProfile
+metadata: {name: synced}
+spec:
+  audit: {classes: [exec, file-write], durability: synced, onLoss: kill}
+---
+apiVersion: metsuke.dev/v1alpha1
 kind: ProfileBinding
 metadata: {name: any}
-spec: {namespaces: ["*"], default: attacked, allowed: [attacked, lenient, buffered]}
+spec: {namespaces: ["*"], default: attacked, allowed: [attacked, lenient, buffered, synced]}
 `
 
 // inGuest ends a test that speaks of residents, where supervisors run in the shim.

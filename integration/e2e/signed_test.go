@@ -55,3 +55,29 @@ func TestStreamsAreProven(t *testing.T) {
 		killed.remove()
 	})
 }
+
+// Under durability: synced, which the receipts tell, processes that write at the same time wait for the disk together: each goes on, and each of
+// their records is there, in a stream that is proven to its end.
+func TestSyncedTogether(t *testing.T) {
+	const writers, files = 8, 25
+	together := fmt.Sprintf(`for w in $(seq %d); do (for i in $(seq %d); do echo x > /tmp/$w-$i || exit 1; done) & done; wait; ls /tmp | wc -l`, writers, files)
+	eachVersion(t, func(t *testing.T, h *harness) {
+		p := h.pod(stand.PodConfig{Handler: attacked, Annotations: map[string]string{"metsuke.dev/profile": "synced"}})
+		out := p.run(stand.ContainerConfig{Command: []string{"sh", "-c", together}}).output()
+		if strings.TrimSpace(out) != fmt.Sprint(writers*files) {
+			t.Errorf("the writers made %q files, want %d", out, writers*files)
+		}
+		p.verify("proven")
+		events := p.events("main")
+		if got := events[0].Fields["durability"]; events[0].Kind != "start" || got != "synced" {
+			t.Errorf("the receipt says durability %v: %s", got, events[0].Raw)
+		}
+		for w := range writers {
+			for i := range files {
+				if path := fmt.Sprintf("/tmp/%d-%d", w+1, i+1); len(find(events, wrote(path))) != 1 {
+					t.Errorf("%d records of the write to %s", len(find(events, wrote(path))), path)
+				}
+			}
+		}
+	})
+}
