@@ -144,7 +144,7 @@ func demo(setup *stand.Setup, keep bool, out string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := showPlace(dirs[container], len(events), out); err != nil {
+	if err := showPlace(ctx, s, dirs[container], len(events), out); err != nil {
 		return err
 	}
 	if err := check(events, status); err != nil {
@@ -238,23 +238,37 @@ func timeline(ctx context.Context, s *stand.Stand, filters ...string) error {
 	return cmd.Run()
 }
 
-// showPlace says where the stream lies, and copies it to where it outlives the stand.
-func showPlace(dir string, records int, out string) error {
+// showPlace says where the stream lies, copies all that there is of it to where it outlives the stand, and says what to look at it with.
+func showPlace(ctx context.Context, s *stand.Stand, dir string, records int, out string) error {
 	fmt.Printf("%d records in %s\n", records, dir)
 	if out == "" {
 		return nil
 	}
-	target := filepath.Join(out, "audit", filepath.Base(filepath.Dir(dir)), filepath.Base(dir))
-	if err := os.RemoveAll(target); err != nil {
+	copied, key := filepath.Join(out, "audit"), filepath.Join(out, "node.pem")
+	if err := errors.Join(os.RemoveAll(copied), os.MkdirAll(out, 0o755)); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+	if err := os.CopyFS(copied, os.DirFS(s.AuditDir(handler))); err != nil {
 		return err
 	}
-	if err := os.CopyFS(target, os.DirFS(dir)); err != nil {
+	public, err := exec.CommandContext(ctx, stand.Metsuke("metsuke"), "audit", "key").Output() // of the default place
+	if err != nil {
+		return fmt.Errorf("metsuke audit key: %w", err)
+	}
+	if err := os.WriteFile(key, public, 0o644); err != nil {
 		return err
 	}
-	fmt.Printf("which is inside the stand; a copy: %s\n", target)
+	fmt.Printf("which is inside the stand; a copy is in %s. Look at it with:\n", copied)
+	audit := stand.Metsuke("metsuke") + " audit "
+	for _, command := range []string{
+		"report coder --key " + key + " -o " + filepath.Join(out, "coder.html") + " --dir " + copied,
+		"verify --key " + key + " " + copied,
+		"query --verdict denied -o wide --dir " + copied,
+		"stats --dir " + copied,
+		"tree --dir " + copied,
+	} {
+		fmt.Println("  " + audit + command)
+	}
 	return nil
 }
 
