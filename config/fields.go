@@ -4,7 +4,6 @@ package config
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"path"
 	"regexp"
@@ -299,5 +298,3 @@ func profileName(to *string, v any) string {
 	*to = s
 	return ""
 }
-
-func sortedKeys(m map[string]any) []string { return slices.Sorted(maps.Keys(m)) }
