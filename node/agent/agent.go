@@ -121,17 +121,16 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) examine(ctx context.Context, examined chan<- []v1alpha1.HandlerStatus) {
 	again := recovery
 	for {
-		found := a.Examine(ctx)
-		select {
-		case <-ctx.Done():
-			return
-		case examined <- found:
-		}
-		wait := Heartbeat
+		found, wait := a.Examine(ctx), Heartbeat
 		if ready(found) {
 			again = recovery
 		} else {
 			wait, again = again, min(2*again, Heartbeat)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case examined <- found: // whose it is from now on
 		}
 		select {
 		case <-ctx.Done():
