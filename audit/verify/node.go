@@ -146,10 +146,12 @@ func (b *book) take(e *ledger.Entry) {
 	}
 	m := mark{e.Line, e.Manifest, e.Hash}
 	switch e.Kind {
-	case ledger.Begin:
+	case ledger.Begin: // behind its removal: retention was killed before it was gone, and a writer has gone on with it
 		t.begin = m
+		delete(b.removed, e.ID)
 	case ledger.End:
 		t.end = m
+		delete(b.removed, e.ID)
 	case ledger.Removed:
 		delete(b.streams, e.ID)
 		b.removed[e.ID] = e.Line

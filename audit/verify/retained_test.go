@@ -234,3 +234,29 @@ func TestRemovedStream(t *testing.T) {
 	sample(t, root, sampleID, key)
 	clean(t, root, keys)
 }
+
+// TestRemovalNotDone: retention was killed before a stream was gone that it had told of, and its container is started again. That stream is
+// judged like any other.
+func TestRemovalNotDone(t *testing.T) {
+	key, keys := newKey(t)
+	root := t.TempDir()
+	sample(t, root, sampleID, key)
+	sample(t, root, otherID, key)
+	dir := stream.Dir(root, sampleID)
+	s, err := verify.Dir(dir, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = ledger.Append(root, key, &ledger.Entry{Kind: ledger.Removed, ID: s.ID, Stream: s.Stream, Seq: s.Records, Chain: s.Chain}, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, root, sampleID, key, 3)
+	clean(t, root, keys)
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if faults, _ := judge(t, root, keys); !has(faults, verify.StreamGone) {
+		t.Errorf("gone since: %v", faults)
+	}
+}
