@@ -39,7 +39,7 @@ type Budget struct {
 
 	mu      sync.Mutex
 	held    map[string]int64    // guarded by mu, as all below: by path of a segment that has a Writer, the bytes that it may get
-	pods    map[string]*account // by directory of the pod, of those that have a Writer here
+	pods    map[string]*account // by directory of the pod, of those that have or had a Writer here
 	all     account
 	looking bool
 	looked  time.Time
@@ -180,15 +180,10 @@ func (b *Budget) lookOnce(wait time.Duration) {
 	l := look{held: make(map[string]int64, len(b.held)), pods: make(map[string]int64, len(b.pods))}
 	for path, limit := range b.held {
 		l.held[path] = limit
-		l.pods[podOf(path)] = 0
 	}
 	was := map[string]int64{}
 	for pod, a := range b.pods {
-		if _, ok := l.pods[pod]; !ok {
-			delete(b.pods, pod)
-			continue
-		}
-		was[pod] = a.granted
+		l.pods[pod], was[pod] = 0, a.granted
 	}
 	all := b.all.granted
 	b.mu.Unlock()
@@ -213,19 +208,24 @@ func (b *Budget) lookOnce(wait time.Duration) {
 
 // look adds up what is on the disk.
 type look struct {
-	held   map[string]int64
+	held   map[string]int64 // that were not found yet
 	pods   map[string]int64
 	all    int64
 	enough int64 // bytes from which on what there is need not be known
 }
 
-// at looks at the pods that have a Writer, and if there is a bound for the node at all that is below root. What cannot be read counts nothing: one stream that is
+// at looks at the pods that have or had a Writer, and if there is a bound for the node at all that is below root. What cannot be read counts nothing: one stream that is
 // damaged must not hold up the others.
 func (l *look) at(root string, pod, node int64) {
 	l.enough = cmp.Or(pod, node)
 	for pod := range l.pods {
 		l.pods[pod] = l.tree(pod, 1)
-		l.all += l.pods[pod]
+	}
+	for path, limit := range l.held { // whose files are about to be made
+		l.pods[podOf(path)] += limit
+	}
+	for _, used := range l.pods {
+		l.all += used
 	}
 	if l.enough = node - l.all; node != 0 && l.enough > 0 {
 		l.all += l.entries(root, func(path string, e fs.DirEntry) int64 {
@@ -255,6 +255,7 @@ func (l *look) tree(dir string, depth int) int64 {
 
 func (l *look) file(path string, e fs.DirEntry) int64 {
 	if limit, ok := l.held[path]; ok {
+		delete(l.held, path)
 		return limit
 	}
 	info, err := e.Info()

@@ -113,7 +113,7 @@ func TestPodBudget(t *testing.T) {
 	}
 	// Retention makes room.
 	most := slices.MaxFunc(writers, func(a, b *Writer) int { return cmp.Compare(a.Bytes(), b.Bytes()) })
-	if err := os.RemoveAll(most.dir.Name()); err != nil {
+	if err := errors.Join(most.Close(), os.RemoveAll(most.dir.Name())); err != nil {
 		t.Fatal(err)
 	}
 	for _, w := range writers {
@@ -123,7 +123,9 @@ func TestPodBudget(t *testing.T) {
 		}
 	}
 	for _, w := range writers {
-		_ = w.Close() // of one of them the directory is gone
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 	if len(b.held) != 0 {
 		t.Errorf("%d segments are held behind the end", len(b.held))
@@ -225,4 +227,57 @@ func TestSegmentAge(t *testing.T) {
 		t.Errorf("it is tried again after %s", again)
 	}
 	check(t, Dir(root, testID), 9)
+}
+
+// settled waits until nobody looks at the disk.
+func settled(t testing.TB, b *Budget) {
+	t.Helper()
+	eventually(t, "nobody looks", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return !b.looking
+	})
+}
+
+// TestPodWithoutWriter: what a pod has on the disk is known also when a look came while none of its containers ran.
+func TestPodWithoutWriter(t *testing.T) {
+	const budget = 256 << 10
+	root := t.TempDir()
+	b := NewBudget(root, budget, 0)
+	o := Options{SegmentBytes: 128 << 10, Budget: b}
+	w := open(t, root, o)
+	if err := fill(t, w); !errors.Is(err, unix.EDQUOT) {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	settled(t, b)
+	b.lookOnce(0)
+	b.mu.Lock()
+	b.looked, b.pause = time.Now(), time.Hour // the container is faster than the next look
+	b.mu.Unlock()
+	if err := fill(t, open(t, root, o)); !errors.Is(err, unix.EDQUOT) {
+		t.Fatal(err)
+	}
+	if taken := onDisk(t, root); taken > budget+first {
+		t.Errorf("%d bytes of a budget of %d", taken, budget)
+	}
+}
+
+// TestSegmentAboutToBeMade: what was granted counts, though a look does not find the file yet.
+func TestSegmentAboutToBeMade(t *testing.T) {
+	const budget, segment = 1 << 20, 512 << 10
+	root := t.TempDir()
+	b := NewBudget(root, budget, 0)
+	path := filepath.Join(Dir(root, testID), segmentName(1))
+	b.enter(path, 0, segment)
+	if limit, err := b.grant(path, segment); limit != segment || err != nil {
+		t.Fatal(limit, err)
+	}
+	settled(t, b)
+	b.lookOnce(0)
+	if limit, err := b.grant(filepath.Join(Dir(root, testID), segmentName(2)), budget); limit > budget-segment || err != nil {
+		t.Errorf("%d bytes of %d are left, %v", limit, budget-segment, err)
+	}
 }
