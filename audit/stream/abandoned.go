@@ -136,13 +136,17 @@ func lastState(dir string) (manifest.State, error) {
 	return state, nil
 }
 
-// lastIdentity returns whose the last record is; nobody's if there is none. Retention leaves the last segment of an open stream as it is.
+// lastIdentity returns whose the last record is; nobody's if there is none, or it is in a segment that was compressed before the writer
+// that has left the stream open had come.
 func lastIdentity(dir string) (audit.Identity, error) {
 	segments, err := Segments(dir)
 	if err != nil {
 		return audit.Identity{}, err
 	}
 	for _, s := range slices.Backward(segments) {
+		if s.Compressed() {
+			break
+		}
 		line, err := lastLine(s.Path)
 		if err != nil {
 			return audit.Identity{}, err

@@ -3,6 +3,7 @@
 package stream_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -218,5 +219,26 @@ func TestAbandonedWithoutRecords(t *testing.T) {
 	}
 	if s := proven(t, "closed", root, keys); s.State != verify.Closed || s.Records != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestAbandonedBehindCompressed: the last record is in a segment that retention had compressed before its container was started again.
+func TestAbandonedBehindCompressed(t *testing.T) {
+	key, _ := signingKey(t)
+	live := t.TempDir()
+	o := stream.AtBoot(stream.Options{Key: key}, "boot-1")
+	w := openSigned(t, live, o)
+	add(t, w, oom(1))
+	closeSigned(t, w)
+	first := filepath.Join(stream.Dir(live, signedID), stream.SegmentName(1))
+	packed := bytes.Repeat([]byte{'z', '\n'}, 2000) // nothing of it is a line
+	if err := errors.Join(os.WriteFile(first+stream.CompressedSuffix, packed, 0o600), os.Remove(first)); err != nil {
+		t.Fatal(err)
+	}
+	w = openSigned(t, live, o)
+	root := copyTree(t, live)
+	closeSigned(t, w)
+	if closed, err := stream.CloseAbandonedAt(stream.Dir(root, signedID), stream.AtBoot(stream.Options{Key: key}, "boot-2")); !closed || err != nil {
+		t.Errorf("%v, %v", closed, err)
 	}
 }
