@@ -234,3 +234,23 @@ func TestRestartedMeanwhile(t *testing.T) {
 		n.proven("afterwards")
 	}
 }
+
+// TestUntoldSegment: of a segment that could not be read when it was told of, nobody knows which records a sink has to have confirmed.
+func TestUntoldSegment(t *testing.T) {
+	n := newNode(t)
+	dir := n.ended("p", "c", 100)
+	s, err := look(stream.Stream{Path: dir, Pod: "a_p_u", Container: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	told, err := s.read(n.keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told.lines[2].Last, told.lines[2].Bytes = 0, 0
+	w := &work{Round: &Round{Policy: Policy{MaxAge: time.Hour}, Key: n.key, Keys: n.keys, now: time.Now}}
+	units, err := w.units(s)
+	if err != nil || len(units) != 1 || units[0].number != 1 {
+		t.Errorf("%+v, %v", units, err)
+	}
+}

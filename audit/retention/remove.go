@@ -119,7 +119,7 @@ func (w *work) units(s *subject) (units []unit, err error) {
 		at := time.Time{}
 		for _, p := range complete {
 			c := t.lines[p.Number]
-			if c == nil {
+			if c == nil || c.Last == 0 { // what cannot be read is not confirmed either
 				break
 			}
 			if c.To.IsZero() { // its writer was not there at its end
