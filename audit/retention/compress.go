@@ -78,9 +78,8 @@ func (s *subject) ended(r *Round) bool {
 // compress puts a compressed segment in a plain one's place. It has so many bytes, and that SHA-256 if one is known. With closed, a writer
 // might go on in it: it does not while the stream is locked, and the manifest's last line is still the same.
 func (w *work) compress(s *subject, p *part, size int64, sum string, closed *told) error {
-	name := filepath.Base(p.Path)
 	if p.size != size {
-		return fmt.Errorf("%s is left as it is: it has %d bytes, and %d were signed; see metsuke audit verify", name, p.size, size)
+		return otherSize(p, p.size, size)
 	}
 	action := Action{Kind: Compressed, Stream: s.name(), From: p.Number, To: p.Number, Before: p.bytes, After: p.bytes}
 	if w.DryRun {
@@ -145,7 +144,7 @@ func (w *work) pack(p *part, path string, size int64, sum string) (info os.FileI
 		return nil, fmt.Errorf("compress %s: %w", p.Path, err)
 	}
 	if n != size || sum != "" && sum != hex.EncodeToString(plain.Sum(nil)) {
-		return nil, fmt.Errorf("%s is left as it is: it is not what was signed; see metsuke audit verify", filepath.Base(p.Path))
+		return nil, changed(p)
 	}
 	// Its time is that of its last record, for those who look for records since a time.
 	if err := errors.Join(os.Chtimes(path, p.mtime, p.mtime), to.Sync()); err != nil {

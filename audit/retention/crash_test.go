@@ -114,19 +114,34 @@ func TestDamagedStays(t *testing.T) {
 			return errors.Join(os.Rename(dir+"/00000001.ndjson", dir+"/elsewhere"), os.Symlink("elsewhere", dir+"/00000001.ndjson"))
 		},
 	} {
-		n := newNode(t)
-		dir := n.ended("p", "c", 100)
-		if err := damage(dir); err != nil {
-			t.Fatal(err)
+		for _, p := range []Policy{compress, {MaxAge: time.Hour}} {
+			n := newNode(t)
+			dir := n.ended("p", "c", 100)
+			if err := damage(dir); err != nil {
+				t.Fatal(err)
+			}
+			var problems []error
+			report, did := n.round(p, 2*time.Hour, func(r *Round) { r.Problem = func(err error) { problems = append(problems, err) } })
+			if len(did) > 0 && did[0].From == 1 || len(problems) == 0 || report.Problems == 0 {
+				t.Errorf("%s, %+v: did %v, problems %v", what, p, did, problems)
+			}
+			if left, _ := filepath.Glob(dir + "/*" + temporary); left != nil {
+				t.Errorf("%s: %v is left", what, left)
+			}
 		}
-		var problems []error
-		report, did := n.round(compress, 2*time.Hour, func(r *Round) { r.Problem = func(err error) { problems = append(problems, err) } })
-		if len(did) > 0 && did[0].From == 1 || len(problems) == 0 || report.Problems == 0 {
-			t.Errorf("%s: did %v, problems %v", what, did, problems)
-		}
-		if left, _ := filepath.Glob(dir + "/*" + temporary); left != nil {
-			t.Errorf("%s: %v is left", what, left)
-		}
+	}
+	n := newNode(t)
+	dir := n.ended("p", "c", 100)
+	n.round(compress, 2*time.Hour)
+	other := n.ended("q", "c", 100)
+	n.round(compress, 2*time.Hour)
+	if err := os.Rename(other+"/00000002.ndjson.zst", dir+"/00000002.ndjson.zst"); err != nil {
+		t.Fatal(err)
+	}
+	_, did := n.round(Policy{MaxAge: time.Hour}, 2*time.Hour, func(r *Round) { r.Problem = nil })
+	same(t, "another's compressed segment", names(t, dir), "2.ndjson.zst", "3.ndjson.zst", "4.ndjson.zst")
+	if len(did) == 0 {
+		t.Error("nothing of it was removed")
 	}
 }
 

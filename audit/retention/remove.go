@@ -64,6 +64,9 @@ func (w *work) reduce(ctx context.Context, all []*subject) error {
 	slices.SortStableFunc(units, func(a, b unit) int { return a.at.Compare(b.at) })
 	plans, done := map[*subject]*plan{}, map[*subject]bool{}
 	for _, u := range units {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		reason := over(u.subject.Pod)
 		if p.MaxAge > 0 && w.now().Sub(u.at) > p.MaxAge {
 			reason = cmp.Or(reason, "max_age")
@@ -74,6 +77,11 @@ func (w *work) reduce(ctx context.Context, all []*subject) error {
 		}
 		if w.Confirmed != nil && w.Confirmed(u.subject.name(), u.subject.told.id) < u.last {
 			w.report.Backlog += u.bytes
+			done[u.subject] = true
+			continue
+		}
+		if err := u.asSigned(); err != nil {
+			w.problem(u.subject.Path, err)
 			done[u.subject] = true
 			continue
 		}
@@ -137,6 +145,29 @@ func (w *work) units(s *subject) (units []unit, err error) {
 		units = append(units, end)
 	}
 	return units, nil
+}
+
+// asSigned says what of a unit is not what was signed: that is evidence, and nothing would tell of it once its removal is signed.
+func (u *unit) asSigned() error {
+	t := u.subject.told
+	for i := range u.subject.segments {
+		p := &u.subject.segments[i]
+		if p.Number > u.number || p.Number < u.number && !u.whole || p.checked {
+			continue
+		}
+		var err error
+		switch c := t.lines[p.Number]; {
+		case c != nil:
+			err = p.check(c.Bytes, c.SHA256)
+		case t.closed != nil && t.closed.At.Segment == p.Number:
+			err = p.check(t.closed.At.Offset, "")
+		}
+		if err != nil {
+			return err
+		}
+		p.checked = true
+	}
+	return nil
 }
 
 // end is a stream's last unit, if it is closed.

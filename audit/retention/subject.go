@@ -4,6 +4,8 @@ package retention
 
 import (
 	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -48,6 +50,44 @@ type part struct {
 	size  int64 // of the file
 	bytes int64 // on the disk
 	mtime time.Time
+
+	checked bool // it is what was signed
+}
+
+// check says whether the segment has so many bytes, with that SHA-256 if one is known.
+func (p *part) check(size int64, sum string) error {
+	file, err := segment.Open(p.Path)
+	if err != nil {
+		return fmt.Errorf("it is left as it is: %w", err)
+	}
+	defer file.Close()
+	has, err := file.Size()
+	if err != nil {
+		return err
+	}
+	if has != size {
+		return otherSize(p, has, size)
+	}
+	if sum == "" {
+		return nil
+	}
+	got := sha256.New()
+	if _, err := io.Copy(got, io.NewSectionReader(file, 0, size)); err != nil {
+		return fmt.Errorf("it is left as it is: %s: %w", file.Name(), err)
+	}
+	if hex.EncodeToString(got.Sum(nil)) != sum {
+		return changed(p)
+	}
+	return nil
+}
+
+// otherSize and changed say of a segment that it is evidence.
+func otherSize(p *part, has, signed int64) error {
+	return fmt.Errorf("%s is left as it is: it has %d bytes, and %d were signed; see metsuke audit verify", filepath.Base(p.Path), has, signed)
+}
+
+func changed(p *part) error {
+	return fmt.Errorf("%s is left as it is: it is not what was signed; see metsuke audit verify", filepath.Base(p.Path))
 }
 
 func (s *subject) name() string { return s.Pod + "/" + s.Container }
