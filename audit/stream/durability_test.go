@@ -57,6 +57,40 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestCloseWaits: Close lets a flush end that is under way, also if what a failed write left behind keeps it from one of its own.
+func TestCloseWaits(t *testing.T) {
+	w := open(t, t.TempDir(), Options{FlushInterval: never})
+	began, goOn := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	w.sync = func(f *os.File) error {
+		if first.CompareAndSwap(false, true) {
+			close(began)
+			<-goOn
+		}
+		return datasync(f)
+	}
+	appendAll(t, w, 1)
+	synced, closed := make(chan error, 1), make(chan error, 1)
+	go func() { synced <- w.Sync() }()
+	<-began
+	w.mu.Lock()
+	w.torn, w.truncate = true, func(*os.File, int64) error { return unix.EIO }
+	w.mu.Unlock()
+	go func() { closed <- w.Close() }()
+	eventually(t, "it is being closed", func() bool {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.closed
+	})
+	close(goOn)
+	if err := <-synced; err != nil {
+		t.Errorf("the flush: %v", err)
+	}
+	if err := <-closed; !errors.Is(err, unix.EIO) {
+		t.Errorf("Close: %v", err)
+	}
+}
+
 // TestBatchedDoesNotWait: without Synced a record costs a write, and what is complete or counted waits for the flush too.
 func TestBatchedDoesNotWait(t *testing.T) {
 	w := open(t, t.TempDir(), Options{FlushInterval: never})

@@ -300,6 +300,9 @@ func (w *Writer) Close() error {
 	if err == nil {
 		err = w.flush()
 	}
+	for w.flushing { // nobody is to sync a descriptor that is another file's by then
+		w.flushed.Wait()
+	}
 	w.budget.leave(w.segment.Name(), w.size)
 	err = errors.Join(err, w.folded.close(w.sync), w.segment.Close())
 	at, end, folded := w.durable.point(), w.end, w.folded.outstanding
