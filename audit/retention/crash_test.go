@@ -269,3 +269,19 @@ func TestUntoldSegment(t *testing.T) {
 		t.Errorf("%+v, %v", units, err)
 	}
 }
+
+// TestEndedAnew: what an unsigned stream has got since it was looked at is not removed with the rest.
+func TestEndedAnew(t *testing.T) {
+	n := newNode(t)
+	n.key = nil
+	dir := n.ended("p", "c", 10)
+	_, did := n.round(Policy{MaxAge: time.Hour}, 2*time.Hour, func(r *Round) {
+		r.Confirmed = func(string, string) uint64 {
+			n.ended("p", "c", 10)
+			return 11
+		}
+	})
+	if got := count(t, dir); got != 22 || did != nil {
+		t.Errorf("%d records are left, did %+v", got, did)
+	}
+}

@@ -198,7 +198,7 @@ func (w *work) removeAll(ctx context.Context, all []*subject, plans map[*subject
 		switch {
 		case w.DryRun:
 		case p.whole:
-			removed, err = w.removeStream(s)
+			removed, err = w.removeStream(s, p.last)
 		default:
 			err = w.removeSegments(s, p)
 		}
@@ -247,8 +247,9 @@ func (w *work) removeSegments(s *subject, p *plan) error {
 	return nil
 }
 
-// removeStream says in the ledger that the stream is removed, and removes it, unless a writer has it by now, or had it meanwhile.
-func (w *work) removeStream(s *subject) (removed bool, err error) {
+// removeStream says in the ledger that the stream is removed, and removes it, unless a writer has it by now, or had it meanwhile: last is the
+// number of the record with which it is to end.
+func (w *work) removeStream(s *subject, last uint64) (removed bool, err error) {
 	dir, err := stream.Lock(s.Path)
 	if errors.Is(err, stream.ErrLocked) {
 		return false, nil
@@ -272,6 +273,11 @@ func (w *work) removeStream(s *subject) (removed bool, err error) {
 			return false, err
 		}
 		w.at("told")
+	}
+	if !s.told.signed {
+		if r := s.lastRecord(); r == nil || r.Seq != last {
+			return false, nil
+		}
 	}
 	yard := filepath.Join(w.Root, graveyard)
 	if err := os.Mkdir(yard, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
