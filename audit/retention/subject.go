@@ -235,6 +235,10 @@ func (s *subject) head(keys signature.Ring) (*manifest.Head, error) {
 	}
 	defer file.Close()
 	heads, errs := manifest.ReadHeads(file, keys) // which the writer may be writing
+	// When the node goes down, recovery begins where the head says.
+	if err := file.Sync(); err != nil {
+		return nil, err
+	}
 	newest := manifest.Newest(heads)
 	if newest == nil || errors.Join(errs[0], errs[1]) != nil || newest.ID != s.told.id {
 		return nil, nil
