@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +39,7 @@ type flushes struct {
 	created  int         // segments; their names are on the disk up to named
 	named    int         //
 	cuts     uint64      // how often the stream was cut back
-	kept     uint64      // what had been done before that, the last time
+	lost     []span      // of tickets that were cut, in their order; the earlier ones may be one, with what is between them
 	cut      error       // why, the last time
 	failed   error       // why nothing can be brought to the disk at present; nil with Synced
 	idle     bool        // nothing came since the last flush began
@@ -46,6 +47,12 @@ type flushes struct {
 	problem  func(error) // may be nil
 	failing  bool        // the problem was told
 }
+
+// span is the tickets behind one, up to another.
+type span struct{ from, to uint64 }
+
+// maxSpans bounds what is known of cuts, in spans.
+const maxSpans = 64
 
 // mark is a place behind a record, with all that has to be put back if the stream is cut there.
 type mark struct {
@@ -94,7 +101,7 @@ func (w *Writer) commit(t audit.Ticket) error {
 			_ = w.flush() // a failure is a cut
 		}
 	}
-	if w.cuts > t.Cuts+1 || w.cuts > t.Cuts && t.Number > w.kept {
+	if w.cuts > t.Cuts && slices.ContainsFunc(w.lost, func(s span) bool { return s.from < t.Number && t.Number <= s.to }) {
 		return w.cut
 	}
 	return nil
@@ -181,7 +188,13 @@ func (w *Writer) bring(b *batch) error {
 // cutBack takes back what is not on the disk, and with Synced is in the last segment.
 func (w *Writer) cutBack(why error) {
 	d := &w.durable
-	w.cuts, w.cut, w.kept, w.done = w.cuts+1, why, w.done, w.tickets
+	if last := len(w.lost) - 1; last >= 0 && w.lost[last].to == w.done {
+		w.lost[last].to = w.tickets
+	} else if w.lost = append(w.lost, span{w.done, w.tickets}); len(w.lost) > maxSpans {
+		w.lost[1].from = w.lost[0].from
+		w.lost = slices.Delete(w.lost, 0, 1)
+	}
+	w.cuts, w.cut, w.done = w.cuts+1, why, w.tickets
 	w.seq, w.size, w.bytes, w.end, w.torn = d.seq, d.size, d.bytes, d.end, true
 	w.line = append(w.line[:0], d.chain[:]...)
 	if w.size == 0 {
