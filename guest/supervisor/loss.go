@@ -46,21 +46,15 @@ var (
 
 // lossState is what is missing in the stream and not yet told in it.
 type lossState struct {
-	final atomic.Bool // onLoss kill was called for
-	lossy atomic.Bool // onLoss continue is in effect: audited calls no longer wait
-	due   atomic.Bool // a loss record must come before any other
+	final atomic.Bool   // onLoss kill was called for
+	lossy atomic.Bool   // onLoss continue is in effect: audited calls no longer wait
+	due   atomic.Bool   // a loss record must come before any other
+	count atomic.Uint64 // written under mu
 
-	mu     sync.Mutex // held while the loss record is written, so that none is written twice
+	mu     sync.Mutex // held while the loss record is written, so that none is written twice; whoever only counts does not wait for it
 	reason string     // protected by mu; of the first loss since the last record
 	detail string     // protected by mu
-	count  uint64     // protected by mu
 	folded uint64     // protected by mu; part of count that the sink counts as folded
-}
-
-func (l *lossState) unrecorded() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.count
 }
 
 func (l *lossState) add(reason, detail string, n, folded uint64) {
@@ -69,7 +63,7 @@ func (l *lossState) add(reason, detail string, n, folded uint64) {
 	if !l.due.Load() {
 		l.reason, l.detail = reason, detail
 	}
-	l.count += n
+	l.count.Add(n)
 	l.folded += folded
 	l.due.Store(true)
 }
@@ -116,14 +110,15 @@ func (s *Supervisor) recordLoss() error {
 	if !l.due.Load() {
 		return nil
 	}
-	loss := audit.Loss{Reason: l.reason, Count: l.count, Detail: l.detail}
+	loss := audit.Loss{Reason: l.reason, Count: l.count.Load(), Detail: l.detail}
 	if l.final.Load() || l.lossy.Load() {
 		loss.OnLoss = s.opts.onLoss()
 	}
 	if err := s.sinkNow(&audit.Event{Time: time.Now(), Kind: audit.KindLoss, Loss: &loss}, l.folded); err != nil {
 		return err
 	}
-	l.count, l.folded = 0, 0
+	l.count.Store(0)
+	l.folded = 0
 	l.lossy.Store(false)
 	l.due.Store(false)
 	return nil

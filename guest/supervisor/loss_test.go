@@ -232,3 +232,41 @@ func TestFaultStallsOnlyItself(t *testing.T) {
 		t.Errorf("%d events, want 100", n)
 	}
 }
+
+// stuck is a sink on a disk that hangs, until it is told to go on.
+type stuck struct{ began, goOn chan struct{} }
+
+func (s *stuck) Append(*audit.Event) error {
+	close(s.began)
+	<-s.goOn
+	return nil
+}
+
+// TestStatsWhileTheDiskHangs: who asks for the counters does not wait for the stream.
+func TestStatsWhileTheDiskHangs(t *testing.T) {
+	sink := &stuck{make(chan struct{}), make(chan struct{})}
+	s, err := New(Options{Program: rules{}, Sink: sink})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.loss.add(audit.LossStream, "test", 3, 0)
+	recorded, stats := make(chan error, 1), make(chan Stats, 1)
+	go func() { recorded <- s.recordLoss() }()
+	<-sink.began
+	go func() { stats <- s.Stats() }()
+	select {
+	case st := <-stats:
+		if st.Unrecorded != 3 {
+			t.Errorf("%+v", st)
+		}
+	case <-time.After(patience):
+		t.Error("it waits for the disk")
+	}
+	close(sink.goOn)
+	if err := <-recorded; err != nil || s.Stats().Unrecorded != 0 {
+		t.Errorf("%v, %+v", err, s.Stats())
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -52,6 +52,6 @@ func (s *Supervisor) Stats() Stats {
 	return Stats{
 		Sessions: c.sessions.Load(), Events: c.events.Load(), Audited: c.audited.Load(), Denials: denials,
 		Killed: c.killed.Load(), Folded: c.folded.Load(), Tracking: c.tracking.Load(), Vanished: c.vanished.Load(),
-		Identities: s.proc.reads.Load(), Stalls: c.stalls.Load(), Lost: c.lost.Load(), Unrecorded: s.loss.unrecorded(),
+		Identities: s.proc.reads.Load(), Stalls: c.stalls.Load(), Lost: c.lost.Load(), Unrecorded: s.loss.count.Load(),
 	}
 }
