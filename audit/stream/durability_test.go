@@ -240,8 +240,14 @@ func TestBatchedSyncFails(t *testing.T) {
 	if err := w.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	fault := failing(w)
+	fault, goOn := failing(w), make(chan struct{})
+	fails := w.sync
+	w.sync = func(f *os.File) error { // a flush that a new segment has called for fails when all is written
+		<-goOn
+		return fails(f)
+	}
 	appendAll(t, w, 5)
+	close(goOn)
 	for range 2 {
 		if err := w.Sync(); !errors.Is(err, unix.EIO) {
 			t.Fatalf("error %v", err)
