@@ -29,6 +29,7 @@ const flushRetry = 100 * time.Millisecond
 // kernel marks them clean). So what failed is written again before it is synced again: with Synced by whoever waits for it, since the
 // stream is cut back to what is on the disk; otherwise by the Writer, which takes no record until that has succeeded.
 type flushes struct {
+	turn     sync.Mutex  // held by Sync; comes before all other locks
 	flushed  *sync.Cond  // on mu: a flush has ended
 	flushing bool        // guarded by the Writer's mu, as all below
 	tickets  uint64      // of what was written: records, counts
@@ -263,6 +264,8 @@ func (w *Writer) rewriteSegment(number int, offset, end int64, link *Link) (err 
 
 // Sync returns when all records so far are on the disk, and signed for as far as that can be. Appends go on meanwhile.
 func (w *Writer) Sync() error {
+	w.turn.Lock() // so no more than one waits for a disk that hangs: until it goes on, nothing starts the timer again
+	defer w.turn.Unlock()
 	w.mu.Lock()
 	if w.closed {
 		w.mu.Unlock()
