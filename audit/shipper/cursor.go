@@ -58,6 +58,9 @@ func (c *cursor) forget() {
 // behind tells whether a stream may go on behind the cursor.
 func (c *cursor) behind() bool { return c.end != c.drained && before(c.next.At, c.end) }
 
+// isOther tells whether the stream with this id is another one, which was made in the place of the cursor's. One that is not signed has no id.
+func (c *cursor) isOther(id string) bool { return c.next.ID != "" && id != "" && c.next.ID != id }
+
 func before(a, b stream.Position) bool {
 	return a.Segment < b.Segment || a.Segment == b.Segment && a.Offset < b.Offset
 }
@@ -173,8 +176,11 @@ func (c *cursor) follows(line []byte) bool {
 }
 
 // rewind goes back to the beginning of the segment: what is there now is not what was shipped. What was is sent again, and its consumer tells it
-// by its ids.
+// by its ids. Of a stream without an id it goes back to the first segment: it may be another stream.
 func (c *cursor) rewind() {
+	if c.next.ID == "" {
+		c.next.At.Segment = 1
+	}
 	c.next.At.Offset, c.next.Chain = 0, ""
 	c.checked, c.damaged, c.drained = false, damage{}, stream.Position{}
 }

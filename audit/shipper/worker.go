@@ -220,6 +220,10 @@ func (w *worker) refresh() (changed <-chan struct{}) {
 	w.all, w.ledgerSize, changed = w.streams.list(w.all[:0])
 	for _, e := range w.all {
 		c := w.cursors[e.path]
+		if c != nil && c.isOther(e.id) {
+			w.drop(e.path, c)
+			c = nil
+		}
 		if c == nil {
 			c = newCursor(e.path, checkpoint.Mark{})
 			w.mu.Lock()
@@ -242,19 +246,24 @@ func (w *worker) forgetGone() {
 		if _, there := slices.BinarySearchFunc(w.all, path, func(e extent, path string) int { return strings.Compare(e.path, path) }); there {
 			continue
 		}
-		if c.behind() {
-			if c.identity == nil {
-				c.identity = w.ledger.node
-			}
-			g := gap{after: c.next.Seq, reason: Removed}
-			s, _ := gapRecord(nil, w.config.Form, path, c.identity, time.Now(), g)
-			w.gone = append(w.gone, s)
-		}
-		w.mu.Lock()
-		delete(w.cursors, path)
-		w.mu.Unlock()
-		w.unsaved = true
+		w.drop(path, c)
 	}
+}
+
+// drop forgets a stream that is not there any more.
+func (w *worker) drop(path string, c *cursor) {
+	if c.behind() {
+		if c.identity == nil {
+			c.identity = w.ledger.node
+		}
+		g := gap{after: c.next.Seq, reason: Removed}
+		s, _ := gapRecord(nil, w.config.Form, path, c.identity, time.Now(), g)
+		w.gone = append(w.gone, s)
+	}
+	w.mu.Lock()
+	delete(w.cursors, path)
+	w.mu.Unlock()
+	w.unsaved = true
 }
 
 // complain says what is wrong, unless something was said a moment ago.
