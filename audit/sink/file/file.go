@@ -71,7 +71,7 @@ func (f *File) open() error {
 		}
 		f.file = nil
 	}
-	file, err := os.OpenFile(f.config.Path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	file, err := openRegular(f.config.Path)
 	if err != nil {
 		return err
 	}
@@ -82,14 +82,27 @@ func (f *File) open() error {
 	return nil
 }
 
+// openRegular opens a file, making it if it is not there.
+func openRegular(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
 // begin cuts a piece of a line, which a crash or a full disk has left.
 func (f *File) begin(file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
 		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file", f.config.Path)
 	}
 	if f.size, err = journal.LineStart(file, info.Size()); err != nil {
 		return err
@@ -138,8 +151,14 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// Check implements sink.Sink: it makes the file, if it is not there.
-func (f *File) Check(context.Context) error { return f.open() }
+// Check implements sink.Sink: it makes the file, if it is not there. It cuts nothing: another process may be in the middle of a line.
+func (f *File) Check(context.Context) error {
+	file, err := openRegular(f.config.Path)
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
 
 // Close implements sink.Sink.
 func (f *File) Close(context.Context) error {

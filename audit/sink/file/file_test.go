@@ -63,6 +63,19 @@ func TestFile(t *testing.T) {
 	}
 }
 
+// "metsuke ship check" may run beside a shipper that is in the middle of a line.
+func TestCheckLeavesTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(path, []byte("a\nhalf of"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := New(&config.File{Path: path})
+	if err := errors.Join(f.Check(t.Context()), f.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, path, "a\nhalf of")
+}
+
 func TestRotation(t *testing.T) {
 	for keep := range 4 {
 		path := filepath.Join(t.TempDir(), "out")
