@@ -85,6 +85,28 @@ func TestRepeatedPassword(t *testing.T) {
 	}
 }
 
+// A broker on this machine may name others, which are not shown a password without TLS either.
+func TestPasswordStaysHere(t *testing.T) {
+	for _, test := range []struct {
+		config config.Kafka
+		host   string
+		said   bool
+	}{
+		{config.Kafka{Transport: config.TransportPlaintext, SASL: &config.SASL{}}, "192.0.2.1", true},
+		{config.Kafka{Transport: config.TransportPlaintext, SASL: &config.SASL{}}, "kafka-1.example", true},
+		{config.Kafka{Transport: config.TransportPlaintext, SASL: &config.SASL{}}, "127.0.0.1", false},
+		{config.Kafka{Transport: config.TransportPlaintext}, "192.0.2.1", false},
+		{config.Kafka{Transport: config.TransportTLS, SASL: &config.SASL{}}, "192.0.2.1", false},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing is dialled
+		_, err := dialer(&test.config)(ctx, "tcp", net.JoinHostPort(test.host, "9092"))
+		if err == nil || strings.Contains(err.Error(), "clear text") != test.said {
+			t.Errorf("%s over %s: %v", test.host, test.config.Transport, err)
+		}
+	}
+}
+
 // A broker that is away, one that says nothing, and files that are not as they must be: each ends in time, with what is wrong, and nothing secret.
 func TestNoBroker(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0")

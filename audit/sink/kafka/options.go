@@ -50,16 +50,19 @@ func options(c *config.Kafka, s *shown) ([]kgo.Opt, error) {
 	return o, nil
 }
 
-// dialer reads the files of TLS for each connection.
+// dialer reads the files of TLS for each connection. Without TLS a user is shown to this machine alone: brokers name others, that no configuration has.
 func dialer(c *config.Kafka) func(ctx context.Context, network, address string) (net.Conn, error) {
 	plain := &net.Dialer{}
-	if c.Transport != config.TransportTLS {
-		return plain.DialContext
-	}
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		host, _, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
+		}
+		if c.Transport != config.TransportTLS {
+			if c.SASL != nil && !config.Loopback(host) {
+				return nil, fmt.Errorf("the cluster names the broker %s, which would be sent the user's password in clear text; expected transport = \"tls\"", address)
+			}
+			return plain.DialContext(ctx, network, address)
 		}
 		secured, err := credentials.TLS(c.TLS, host)
 		if err != nil {
