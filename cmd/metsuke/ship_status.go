@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"metsuke.dev/metsuke/audit/checkpoint"
+	"metsuke.dev/metsuke/audit/ledger"
 	"metsuke.dev/metsuke/audit/output"
 	"metsuke.dev/metsuke/audit/query/flagvalue"
 	"metsuke.dev/metsuke/audit/shipper"
@@ -81,6 +82,9 @@ func statusOf(c *config.Config, s config.Sink, now time.Time) (shipStatus, error
 		return status, err
 	}
 	status.Streams, status.Behind, status.Backlog = len(known.Marks), backlog.Streams, backlog.Bytes
+	if _, has := known.Marks[ledger.Name]; has {
+		status.Streams--
+	}
 	if !backlog.Oldest.IsZero() {
 		status.Lag = max(0, now.Sub(backlog.Oldest).Seconds())
 	}

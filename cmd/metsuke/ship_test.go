@@ -58,7 +58,7 @@ func TestShip(t *testing.T) {
 	if string(data) != printed || strings.Count(printed, `"kind":"oom"`) != 2 || strings.Count(printed, `"kind":"ledger"`) != 4 || strings.Count(printed, `"kind":"head"`) != 2 {
 		t.Errorf("%s\n%s", data, printed)
 	}
-	if s := status(); !s[0].Checkpoint || s[0].Behind != 0 || s[0].Backlog != 0 || s[0].Lag != 0 {
+	if s := status(); !s[0].Checkpoint || s[0].Streams != 2 || s[0].Behind != 0 || s[0].Backlog != 0 || s[0].Lag != 0 {
 		t.Errorf("after: %+v", s)
 	}
 	if _, text, _ := cli("", "ship", "status", "--config", config); !strings.HasPrefix(text, "SINK") || !strings.Contains(text, "stdout") {
