@@ -82,8 +82,7 @@ func (b *batch) put(r sink.Record) {
 }
 
 // addGap adds the statement of a gap, and counts it.
-func (b *batch) addGap(stream string, id *audit.Identity, before *record.Record, g gap) {
-	at := before.Event.Time
+func (b *batch) addGap(stream string, id *audit.Identity, at time.Time, g gap) {
 	s, arena := gapRecord(b.arena, b.form, stream, id, at, g)
 	b.arena = arena
 	b.put(s)

@@ -37,6 +37,7 @@ type cursor struct {
 type damage struct {
 	bytes int64
 	found bool
+	told  bool // in a statement, for nothing was behind it
 }
 
 func newCursor(path string, from checkpoint.Mark) *cursor {
@@ -152,12 +153,12 @@ func (s *source) take(c *cursor, b *batch, line []byte) (again bool) {
 	if c.identity == nil || *c.identity != r.Identity {
 		c.identity = clone(&r.Identity)
 	}
-	if expected := c.next.Seq + 1; r.Seq > expected || c.damaged.found {
+	if expected := c.next.Seq + 1; r.Seq > expected || c.damaged.found && !c.damaged.told {
 		g := gap{after: c.next.Seq, before: r.Seq, bytes: c.damaged.bytes, reason: Removed}
 		if c.damaged.found {
 			g.reason = Damaged
 		}
-		b.addGap(c.next.Stream, c.identity, r, g)
+		b.addGap(c.next.Stream, c.identity, r.Event.Time, g)
 	}
 	b.add(c.next.Stream, c.identity, r, line)
 	c.next.Seq, c.next.Chain = r.Seq, strings.Clone(r.Chain)
@@ -186,6 +187,9 @@ func (c *cursor) rewind() {
 }
 
 func (c *cursor) damage(b *batch, bytes int64) {
+	if c.damaged.told {
+		c.damaged = damage{}
+	}
 	c.damaged.bytes += bytes
 	c.damaged.found = true
 	b.damages++

@@ -16,6 +16,7 @@ import (
 
 	"github.com/containerd/log"
 
+	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/checkpoint"
 	"metsuke.dev/metsuke/audit/ledger"
 	"metsuke.dev/metsuke/audit/shipper/config"
@@ -180,6 +181,7 @@ func (w *worker) read(ctx context.Context, path string, now time.Time) (more boo
 			w.complain(ctx, fmt.Errorf("stream %s: %w", path, err))
 		case ended && w.source.reader.Segment().Number >= c.end.Segment: // otherwise it is gone
 			c.drained = c.end
+			w.tellDamage(path, c, now)
 		}
 		more = !ended && err == nil && c.next.At != from
 	}
@@ -187,6 +189,24 @@ func (w *worker) read(ctx context.Context, path string, now time.Time) (more boo
 		w.source.head(c, &w.batch, now)
 	}
 	return more
+}
+
+// tellDamage adds the statement of damage that nothing is behind: the stream may never go on.
+func (w *worker) tellDamage(path string, c *cursor, now time.Time) {
+	if !c.damaged.found || c.damaged.told {
+		return
+	}
+	g := gap{after: c.next.Seq, bytes: c.damaged.bytes, reason: Damaged}
+	w.batch.addGap(path, w.identity(c), now, g)
+	c.damaged = damage{found: true, told: true}
+}
+
+// identity is that of a stream, or, if no record of it was read, the node's.
+func (w *worker) identity(c *cursor) *audit.Identity {
+	if c.identity == nil {
+		return w.ledger.node
+	}
+	return c.identity
 }
 
 // confirm says that what is in the batch is confirmed.
@@ -253,11 +273,8 @@ func (w *worker) forgetGone() {
 // drop forgets a stream that is not there any more.
 func (w *worker) drop(path string, c *cursor) {
 	if c.behind() {
-		if c.identity == nil {
-			c.identity = w.ledger.node
-		}
 		g := gap{after: c.next.Seq, reason: Removed}
-		s, _ := gapRecord(nil, w.config.Form, path, c.identity, time.Now(), g)
+		s, _ := gapRecord(nil, w.config.Form, path, w.identity(c), time.Now(), g)
 		w.gone = append(w.gone, s)
 	}
 	w.mu.Lock()
