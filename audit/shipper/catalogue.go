@@ -50,6 +50,7 @@ type catalogue struct {
 
 	mu      sync.Mutex
 	extents []extent      // guarded by mu, as all below; ordered by path
+	missed  error         // about a directory that could not be listed at the last slow look
 	ledger  int64         // size of the node's ledger, 0 if there is none
 	changed chan struct{} // closed, and made anew, when something was found
 }
@@ -83,7 +84,7 @@ func (c *catalogue) look() error {
 	now := c.now()
 	slow := c.looks%slowLooks == 0
 	c.looks++
-	changed, err := c.lookAtRoot(now, slow)
+	changed, missed, err := c.lookAtRoot(now, slow)
 	if err != nil {
 		return err
 	}
@@ -101,6 +102,9 @@ func (c *catalogue) look() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if slow {
+		c.missed = missed
+	}
 	if !changed && size == c.ledger {
 		return nil
 	}
@@ -117,11 +121,18 @@ func (c *catalogue) look() error {
 	return nil
 }
 
-// lookAtRoot finds pods and their containers that came or went.
-func (c *catalogue) lookAtRoot(now time.Time, slow bool) (changed bool, err error) {
+// unlisted is an error about a directory that there is and that could not be listed; nil: there is none.
+func (c *catalogue) unlisted() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.missed
+}
+
+// lookAtRoot finds pods and their containers that came or went. One that cannot be listed now is missed, and listed at another look.
+func (c *catalogue) lookAtRoot(now time.Time, slow bool) (changed bool, missed, err error) {
 	names, listed, err := listIfNew(c.root+"/", &c.rootSeen, now) // the root itself may be a link
 	if err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if listed {
 		changed = keep(c.pods, names, func(string) *podDir { return &podDir{streams: map[string]*streamDir{}} })
@@ -131,14 +142,17 @@ func (c *catalogue) lookAtRoot(now time.Time, slow bool) (changed bool, err erro
 			continue
 		}
 		containers, listed, err := listIfNew(filepath.Join(c.root, name), &pod.seen, now)
-		if err != nil || !listed { // what cannot be listed now is listed at another look
+		if err != nil {
+			missed = err
+		}
+		if err != nil || !listed {
 			continue
 		}
 		changed = keep(pod.streams, containers, func(container string) *streamDir {
 			return &streamDir{extent: extent{path: name + "/" + container}, dir: filepath.Join(c.root, name, container), grew: now}
 		}) || changed
 	}
-	return changed, nil
+	return changed, missed, nil
 }
 
 // keep makes have that of the names, which are in order.

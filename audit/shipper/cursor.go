@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/checkpoint"
 	"metsuke.dev/metsuke/audit/record"
@@ -84,6 +86,8 @@ func (s *source) read(c *cursor, b *batch, quantum int64) (ended bool, err error
 		switch {
 		case errors.Is(err, io.EOF):
 			return true, nil
+		case errors.As(err, &hurt) && isPassing(hurt.Err):
+			return false, err
 		case errors.As(err, &hurt):
 			c.damage(b, hurt.Bytes)
 			c.next.At = s.reader.Behind()
@@ -105,6 +109,11 @@ func (s *source) read(c *cursor, b *batch, quantum int64) (ended bool, err error
 		c.next.At = s.reader.Behind()
 	}
 	return false, nil
+}
+
+// isPassing tells whether an error is about what the process or the machine has none of left, and so not about a segment.
+func isPassing(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
 func (s *source) dir(c *cursor) string { return filepath.Join(s.root, c.next.Stream) }

@@ -54,6 +54,8 @@ type worker struct {
 
 	gone []sink.Record // statements about streams that are not there any more, which the sink does not have yet
 
+	unread error // about what could not be read for the batch; nil: there is nothing
+
 	saved      time.Time
 	unsaved    bool
 	complained time.Time
@@ -104,6 +106,9 @@ func (w *worker) run(ctx context.Context, once bool) error {
 		if len(w.batch.records) > 0 {
 			continue
 		}
+		if once && w.unread != nil {
+			return fmt.Errorf("%w: %w", ErrLeft, w.unread)
+		}
 		if once {
 			return nil
 		}
@@ -129,9 +134,9 @@ func isClosed(c <-chan struct{}) bool {
 }
 
 // later returns what ends when there may be something to do although no stream changes: a head that is not sent yet, a checkpoint that is not
-// written.
+// written, what could not be read.
 func (w *worker) later() <-chan time.Time {
-	wait := w.unsaved
+	wait := w.unsaved || w.unread != nil
 	for _, c := range w.cursors {
 		wait = wait || c.headDue
 	}
@@ -145,6 +150,10 @@ func (w *worker) later() <-chan time.Time {
 func (w *worker) gather(ctx context.Context) {
 	b := &w.batch
 	b.reset()
+	w.unread = nil
+	if err := w.streams.unlisted(); err != nil {
+		w.missed(ctx, err)
+	}
 	for _, s := range w.gone {
 		b.put(s)
 		b.lose(Removed, 0)
@@ -153,7 +162,7 @@ func (w *worker) gather(ctx context.Context) {
 	for !ended && !b.full() {
 		var err error
 		if ended, err = w.ledger.read(w.root, w.ledgerSize, b); err != nil {
-			w.complain(ctx, err)
+			w.missed(ctx, err)
 		}
 	}
 	now := time.Now()
@@ -178,7 +187,7 @@ func (w *worker) read(ctx context.Context, path string, now time.Time) (more boo
 		ended, err := w.source.read(c, &w.batch, quantum)
 		switch {
 		case err != nil:
-			w.complain(ctx, fmt.Errorf("stream %s: %w", path, err))
+			w.missed(ctx, fmt.Errorf("stream %s: %w", path, err))
 		case ended && w.source.reader.Segment().Number >= c.end.Segment: // otherwise it is gone
 			c.drained = c.end
 			w.tellDamage(path, c, now)
@@ -283,8 +292,9 @@ func (w *worker) drop(path string, c *cursor) {
 	w.unsaved = true
 }
 
-// complain says what is wrong, unless something was said a moment ago.
-func (w *worker) complain(ctx context.Context, err error) {
+// missed takes note of what cannot be read now, and is tried again. It says so, unless something was said a moment ago.
+func (w *worker) missed(ctx context.Context, err error) {
+	w.unread = err
 	if now := time.Now(); now.Sub(w.complained).Abs() >= time.Minute {
 		w.complained = now
 		log.G(ctx).WithField("sink", w.config.Name).WithField("error", brief(err)).Warn("not all can be read")
