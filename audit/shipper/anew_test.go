@@ -4,6 +4,7 @@ package shipper
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
@@ -96,5 +97,28 @@ func TestCheckpointOfMadeAnew(t *testing.T) {
 	}
 	if got := c.Confirmed(path("b"), streamID(n.dir("b"))); got > uint64(len(f.records(path("b")))) {
 		t.Errorf("%d of it were sent, and %d are confirmed", len(f.records(path("b"))), got)
+	}
+}
+
+// Streams that are removed by the thousand make no batch larger than it may be, and each counts.
+func TestManyGone(t *testing.T) {
+	n := newNode(t)
+	f := &far{}
+	o := n.options()
+	w, err := newWorker(&o, to("x", f), newCatalogue(n.root), make(chan struct{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 250 {
+		w.drop(fmt.Sprint("p/", i), &cursor{end: stream.Position{Segment: 1, Offset: 1}})
+	}
+	if err := w.run(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(f.statements(sink.KindGap)); got != 250 || f.batches != 3 {
+		t.Errorf("%d came in %d batches", got, f.batches)
+	}
+	if got := n.counter("metsuke_ship_lost_records_total", "x", "removed"); got != 250 {
+		t.Errorf("counted: %v", got)
 	}
 }

@@ -52,7 +52,8 @@ type worker struct {
 	ledger     *ledgerCursor
 	ledgerSize int64
 
-	gone []sink.Record // statements about streams that are not there any more, which the sink does not have yet
+	gone    []sink.Record // statements about streams that are not there any more, which the sink does not have yet
+	telling int           // how many of them are in the batch
 
 	unread error // about what could not be read for the batch; nil: there is nothing
 
@@ -154,9 +155,9 @@ func (w *worker) gather(ctx context.Context) {
 	if err := w.streams.unlisted(); err != nil {
 		w.missed(ctx, err)
 	}
-	for _, s := range w.gone {
-		b.put(s)
-		b.lose(Removed, 0)
+	for w.telling = 0; w.telling < len(w.gone) && !b.full(); w.telling++ {
+		b.put(w.gone[w.telling])
+		b.lose(Removed, 1) // at least
 	}
 	ended := w.config.Form == config.FormOCSF // in which the ledger has no form
 	for !ended && !b.full() {
@@ -221,7 +222,7 @@ func (w *worker) identity(c *cursor) *audit.Identity {
 // confirm says that what is in the batch is confirmed.
 func (w *worker) confirm() {
 	w.metrics.found(w.config.Name, &w.batch)
-	w.gone = nil
+	w.gone, w.telling = slices.Delete(w.gone, 0, w.telling), 0
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.cursors {
