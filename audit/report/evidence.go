@@ -68,6 +68,14 @@ func (r *Report) evidence(a About, s *scale) evidence {
 		}
 		note(c.evidence.Verdict())
 	}
+	for _, severity := range []verify.Severity{verify.Fault, verify.Unjudged, verify.Note} {
+		if n := r.others[severity]; n > 0 {
+			j := judgement{Name: Text{S: many(n, "further stream")}, Facts: "of containers that are not in this page; metsuke audit verify tells of each"}
+			j.Word, j.Class = judged(severity)
+			e.Streams = append(e.Streams, j)
+			note(severity)
+		}
+	}
 	if l := r.ledger; l != nil && (l.Path != "" || len(l.Findings) > 0) {
 		j := judgement{Name: Text{S: "the node's ledger"}, Facts: many(l.Lines, "line") + ", " + many(uint64(l.Streams), "stream")}
 		j.Word, j.Class = judged(l.Verdict())

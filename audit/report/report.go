@@ -46,6 +46,7 @@ type Report struct {
 	gaps         list[gap]
 
 	ledger *verify.Ledger
+	others map[verify.Severity]uint64 // verdicts on streams of containers that are not kept
 }
 
 // list keeps the first few of what is added.
@@ -292,7 +293,12 @@ func (r *Report) Verified(s *verify.Stream) {
 	pod, container := filepath.Split(s.Path)
 	if c := r.stream(stream.Stream{Path: s.Path, Pod: filepath.Base(pod), Container: container}); c != nil {
 		c.evidence = s
+		return
 	}
+	if r.others == nil {
+		r.others = map[verify.Severity]uint64{}
+	}
+	r.others[s.Verdict()]++
 }
 
 // Ledger takes in what was found of the node's ledger.
