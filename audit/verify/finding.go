@@ -146,20 +146,26 @@ type findings struct {
 	left int
 }
 
+// add adds a finding. When there is no room, one that is graver than all others takes the place of the last one: the verdict is by the gravest.
 func (f *findings) add(x Finding) {
-	if len(f.list) >= maxFindings {
-		f.left++
+	if len(f.list) < maxFindings {
+		f.list = append(f.list, x)
 		return
 	}
-	f.list = append(f.list, x)
+	f.left++
+	if grades[x.Severity] > grades[worst(f.list)] {
+		f.list[maxFindings-1] = x
+	}
 }
+
+// grades order severities.
+var grades = map[Severity]int{"": 0, Note: 1, Unjudged: 2, Fault: 3}
 
 // worst is the gravest severity of a list; empty if there is nothing in it.
 func worst(list []Finding) Severity {
-	grade := map[Severity]int{"": 0, Note: 1, Unjudged: 2, Fault: 3}
 	var w Severity
 	for _, x := range list {
-		if grade[x.Severity] > grade[w] {
+		if grades[x.Severity] > grades[w] {
 			w = x.Severity
 		}
 	}
