@@ -264,13 +264,17 @@ func TestRefusedDirectories(t *testing.T) {
 func TestAppendDoesNotAllocate(t *testing.T) {
 	w := open(t, t.TempDir(), Options{})
 	e := call(1)
-	if n := testing.AllocsPerRun(200, func() {
-		if err := errors.Join(w.Append(e), w.Fold(3), w.AppendFolded(e, 3)); err != nil {
-			t.Fatal(err)
+	var n float64
+	for range 10 { // all of the process counts: what tests before have left may end just now
+		if n = testing.AllocsPerRun(200, func() {
+			if err := errors.Join(w.Append(e), w.Fold(3), w.AppendFolded(e, 3)); err != nil {
+				t.Fatal(err)
+			}
+		}); n == 0 {
+			return
 		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
+	t.Errorf("%v allocations", n)
 }
 
 // TestLargeRecordIsNotKept: one huge record must not cost the shim memory for the rest of its life.
