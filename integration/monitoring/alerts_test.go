@@ -98,10 +98,26 @@ var cases = map[string]struct{ fires, silent string }{ // at the end of an hour,
 		`metsuke_ship_checkpoint_failures_total{instance="n",sink="s"} 0+1x60`,
 		`metsuke_ship_checkpoint_failures_total{instance="n",sink="s"} 0x45 3x15`,
 	},
+	"MetsukeBudgetNearlySpent": {
+		`metsuke_audit_largest_pod_bytes{instance="n"} 90x60
+		metsuke_audit_budget_bytes{instance="n",budget="pod"} 100x60`,
+		`metsuke_audit_largest_pod_bytes{instance="n"} 90x60
+		metsuke_audit_bytes{instance="n"} 90x60
+		metsuke_audit_budget_bytes{instance="n",budget="pod"} 200x60
+		metsuke_audit_budget_bytes{instance="n",budget="node"} 200x60`,
+	},
+	"MetsukeRetentionStuck": {
+		`metsuke_retention_ended_timestamp_seconds{instance="n"} 0x120`,
+		`metsuke_retention_ended_timestamp_seconds{instance="n"} 0+60x120`,
+	},
+	"MetsukeRetentionProblems": {
+		`metsuke_retention_problems_total{instance="n"} 0+1x60`,
+		`metsuke_retention_problems_total{instance="n"} 7x60`,
+	},
 }
 
 // ends are the times of alerts that look back, or wait, for longer.
-var ends = map[string]time.Duration{"MetsukeDenialsSpike": 25 * time.Hour, "MetsukeProfileOutdated": 3 * time.Hour}
+var ends = map[string]time.Duration{"MetsukeDenialsSpike": 25 * time.Hour, "MetsukeProfileOutdated": 3 * time.Hour, "MetsukeRetentionStuck": 2 * time.Hour}
 
 // slow is starts of which one phase takes five seconds.
 func slow(phase string) string {
