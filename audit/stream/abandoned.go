@@ -25,8 +25,8 @@ import (
 // bootName is the file in the root of streams that names the boot in which those were closed that the node had left open.
 const bootName = "boot"
 
-// CloseAllAbandoned closes all streams below root that CloseAbandoned would, once in each boot of the node, and returns their directories.
-// Later calls do nothing, nor do those beside the first one. What cannot be closed is in the error, and is not tried again in this
+// CloseAllAbandoned closes all streams below root that a writer had when the node went down and that none has opened since, once in each boot
+// of the node, and returns their directories. Later calls do nothing, nor do those beside the first one. What cannot be closed is in the error, and is not tried again in this
 // boot: the next writer of such a stream reports what it finds.
 func CloseAllAbandoned(root string, key *signature.Key) (closed []string, err error) {
 	return closeAllAbandoned(root, Options{Key: key, LockWait: -1})
@@ -74,14 +74,10 @@ func closeAllAbandoned(root string, o Options) (closed []string, err error) {
 	return closed, errors.Join(append(failures, err)...)
 }
 
-// CloseAbandoned closes the stream in dir if a writer had it when the node went down and none has opened it since: its pod is gone. It
+// closeAbandoned closes the stream in dir if a writer had it when the node went down and none has opened it since: its pod is gone. It
 // records the loss, as the next writer would have, and signs that the stream is closed. closed is false for any other stream: one that was
 // closed, that is of this boot (whose shim, or the clean-up after it, will close it), that somebody has right now, or that is not signed.
 // It reads the end of the manifest, and writes and waits for the disk only if there is something to close.
-func CloseAbandoned(dir string, key *signature.Key) (closed bool, err error) {
-	return closeAbandoned(dir, Options{Key: key, LockWait: -1})
-}
-
 func closeAbandoned(dir string, o Options) (closed bool, err error) {
 	defer func() {
 		if err != nil {

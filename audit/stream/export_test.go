@@ -44,7 +44,7 @@ func CloseAllAbandonedAt(root string, o Options) ([]string, error) {
 	return closeAllAbandoned(root, o)
 }
 
-// CloseAbandonedAt is CloseAbandoned in another boot.
+// CloseAbandonedAt is closeAbandoned in another boot.
 func CloseAbandonedAt(dir string, o Options) (bool, error) {
 	o.LockWait = -1
 	return closeAbandoned(dir, o)
