@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // DefaultDir is where the shipper keeps checkpoints, unless its configuration says otherwise.
@@ -92,14 +93,11 @@ func Load(dir, sink string) (*Checkpoint, error) {
 	if !ValidName(sink) {
 		return nil, fmt.Errorf("checkpoint: %q is no name of a sink", sink)
 	}
-	file, err := os.OpenFile(path(dir, sink), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(path(dir, sink))
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint: %w", err)
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("checkpoint %s: not a regular file", file.Name()), err)
-	}
 	c, err := read(file, sink)
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", file.Name(), err)
@@ -190,7 +188,7 @@ func (c *Checkpoint) save(dir string) (err error) {
 	if err != nil {
 		return errors.Join(err, os.Remove(to+temporary))
 	}
-	return syncDir(dir)
+	return fsys.SyncDir(dir)
 }
 
 func (c *Checkpoint) write(w io.Writer) error {
@@ -210,14 +208,6 @@ func (c *Checkpoint) write(w io.Writer) error {
 		return err
 	}
 	return out.Flush()
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Sinks returns the names of the sinks that have a checkpoint in dir, in their order. A directory that does not exist has none.

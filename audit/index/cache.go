@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // MinBytes is the size below which a segment is not worth an index: to read it takes no longer.
@@ -89,7 +91,7 @@ func (c *Cache) Err() error {
 
 // Get returns the index of the file that has the key, or nil if there is none that is whole.
 func (c *Cache) Get(key Key) *Summary {
-	f, err := os.OpenFile(c.path(key), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := fsys.OpenRegular(c.path(key))
 	if err != nil {
 		return nil
 	}

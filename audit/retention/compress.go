@@ -21,6 +21,7 @@ import (
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // compressAll compresses the segments of a stream that can be, one after the other.
@@ -108,7 +109,7 @@ func (w *work) compress(s *subject, p *part, size int64, sum string, closed *tol
 			return errors.Join(err, os.Remove(packed+temporary))
 		}
 	}
-	if err := errors.Join(os.Rename(packed+temporary, packed), syncDir(s.Path)); err != nil {
+	if err := errors.Join(os.Rename(packed+temporary, packed), fsys.SyncDir(s.Path)); err != nil {
 		return err
 	}
 	w.at("renamed")
@@ -125,14 +126,11 @@ func (w *work) compress(s *subject, p *part, size int64, sum string, closed *tol
 
 // pack writes a segment compressed to path, and reads it back.
 func (w *work) pack(p *part, path string, size int64, sum string) (info os.FileInfo, err error) {
-	from, err := os.OpenFile(p.Path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	from, err := fsys.OpenRegular(p.Path)
 	if err != nil {
 		return nil, err
 	}
 	defer from.Close()
-	if info, err := from.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, fmt.Errorf("%s: not a regular file", p.Path))
-	}
 	to, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
@@ -174,7 +172,7 @@ func readBack(file io.ReaderAt, size int64, sum []byte) error {
 
 // isLast tells whether the last line of a manifest has this SHA-256.
 func isLast(dir, hash string) bool {
-	file, err := os.OpenFile(filepath.Join(dir, manifest.Name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(filepath.Join(dir, manifest.Name))
 	if err != nil {
 		return false
 	}
@@ -182,12 +180,4 @@ func isLast(dir, hash string) bool {
 	line, err := journal.LastLine(file)
 	sum := sha256.Sum256(line)
 	return err == nil && hex.EncodeToString(sum[:]) == hash && file.Sync() == nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -19,6 +19,7 @@ import (
 	"metsuke.dev/metsuke/audit/ledger"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // ledgerWait is how long the ledger is waited for, which other processes have for microseconds.
@@ -231,7 +232,7 @@ func (w *work) removeSegments(s *subject, p *plan) error {
 		return err
 	}
 	line := &manifest.Removal{ID: s.told.id, From: p.from, To: p.to, Last: p.last, Reason: p.reason}
-	if err := errors.Join(j.Append(w.Key, line), file.Sync(), syncDir(s.Path)); err != nil {
+	if err := errors.Join(j.Append(w.Key, line), file.Sync(), fsys.SyncDir(s.Path)); err != nil {
 		return err
 	}
 	w.at("told")

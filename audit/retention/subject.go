@@ -15,8 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/manifest"
@@ -24,6 +22,7 @@ import (
 	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // temporary ends the name of a compressed segment that is not complete.
@@ -156,7 +155,7 @@ func (s *subject) read(keys signature.Ring) (*told, error) {
 		return s.told, nil
 	}
 	t := &told{lines: map[int]*manifest.Complete{}}
-	file, err := os.OpenFile(filepath.Join(s.Path, manifest.Name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(filepath.Join(s.Path, manifest.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		s.told = t
 		return t, nil
@@ -226,7 +225,7 @@ func (s *subject) complete(keys signature.Ring) ([]part, error) {
 
 // head is the newest head, unless there is none that holds.
 func (s *subject) head(keys signature.Ring) (*manifest.Head, error) {
-	file, err := os.OpenFile(filepath.Join(s.Path, manifest.HeadName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(filepath.Join(s.Path, manifest.HeadName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -251,7 +250,7 @@ func begins(path string) (bool, error) {
 	if strings.HasSuffix(path, stream.CompressedSuffix) {
 		return true, nil // an earlier round has looked
 	}
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(path)
 	if err != nil {
 		return false, err
 	}

@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // summaryName is the file, in the root of the streams, by which rounds tell whoever looks at the node how they went.
@@ -40,7 +40,7 @@ type Total struct {
 
 // LoadSummary reads how the rounds went on the streams below root. The error wraps fs.ErrNotExist if there was none.
 func LoadSummary(root string) (s Summary, err error) {
-	file, err := os.OpenFile(filepath.Join(root, summaryName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(filepath.Join(root, summaryName))
 	if err != nil {
 		return s, fmt.Errorf("summary of retention: %w", err)
 	}

@@ -11,10 +11,9 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // File is a segment that is open for reading. Sizes and offsets are those of its records, in bytes, compressed or not. Not safe for
@@ -27,9 +26,9 @@ type File struct {
 // Open opens a segment. If it was compressed since its path was found, that one is opened. What is not a regular file (a link, a pipe that
 // would block) is refused, and so is a compressed segment without its seek table: the error wraps seekable.ErrForm then.
 func Open(path string) (*File, error) {
-	file, err := openFile(path)
+	file, err := fsys.OpenRegular(path)
 	if errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(path, stream.CompressedSuffix) {
-		file, err = openFile(path + stream.CompressedSuffix)
+		file, err = fsys.OpenRegular(path + stream.CompressedSuffix)
 	}
 	if err != nil {
 		return nil, err
@@ -44,22 +43,6 @@ func Open(path string) (*File, error) {
 			file.Close()
 			return nil, fmt.Errorf("%s: %w", file.Name(), err)
 		}
-	}
-	return f, nil
-}
-
-func openFile(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("open %s: not a regular file", path)
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
 	}
 	return f, nil
 }

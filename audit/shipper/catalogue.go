@@ -20,6 +20,7 @@ import (
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 const (
@@ -257,15 +258,11 @@ func contentOf(path string) int64 {
 
 // streamID returns the stream's id as the last line of its manifest has it; "" if there is none that can be read.
 func streamID(dir string) string {
-	file, err := os.OpenFile(filepath.Join(dir, manifest.Name), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(filepath.Join(dir, manifest.Name))
 	if err != nil {
 		return ""
 	}
 	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return ""
-	}
 	line, err := journal.LastLine(file)
 	if err != nil {
 		return ""

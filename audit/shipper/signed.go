@@ -8,14 +8,10 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"time"
 	"unicode/utf8"
-
-	"golang.org/x/sys/unix"
 
 	"metsuke.dev/metsuke/audit"
 	"metsuke.dev/metsuke/audit/checkpoint"
@@ -24,6 +20,7 @@ import (
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/shipper/config"
 	"metsuke.dev/metsuke/audit/sink"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // headEvery is how often the head of a stream that goes on is sent. So long has whoever owns the node to change unseen what was not shipped yet.
@@ -49,7 +46,7 @@ func (s *source) head(c *cursor, b *batch, now time.Time) {
 
 // newestHead returns the newest head in a file, and the object that was signed. Its signature is for the consumer to check: the shipper has no key.
 func newestHead(path string) (*manifest.Head, []byte) {
-	file, err := openFile(path)
+	file, err := fsys.OpenRegular(path)
 	if err != nil {
 		return nil, nil
 	}
@@ -80,17 +77,6 @@ func isInert(line []byte) bool {
 	return utf8.Valid(line)
 }
 
-func openFile(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(fmt.Errorf("%s: not a regular file", path), err, file.Close())
-	}
-	return file, nil
-}
-
 // ledgerCursor is how far one sink is with the node's ledger. Its mark's At.Offset is where the next line begins.
 type ledgerCursor struct {
 	node            *audit.Identity // only its name
@@ -115,7 +101,7 @@ func (c *ledgerCursor) read(root string, size int64, b *batch) (ended bool, err 
 	if size <= c.next.At.Offset {
 		return true, nil
 	}
-	file, err := openFile(filepath.Join(root, ledger.Name))
+	file, err := fsys.OpenRegular(filepath.Join(root, ledger.Name))
 	if err != nil {
 		return true, err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // maxFile bounds a file of keys, in bytes.
@@ -67,15 +69,7 @@ func makeFile(path string) (err error) {
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) { // else another was faster
 		return err
 	}
-	return syncDir(dir)
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	return fsys.SyncDir(dir)
 }
 
 // LoadRing reads the keys of a file, public or private.

@@ -20,6 +20,7 @@ import (
 	"metsuke.dev/metsuke/audit/record"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/internal/flock"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // bootName is the file in the root of streams that names the boot in which those were closed that the node had left open.
@@ -159,7 +160,7 @@ func lastIdentity(dir string) (audit.Identity, error) {
 }
 
 func lastLine(path string) ([]byte, error) {
-	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	file, err := fsys.OpenRegular(path)
 	if err != nil {
 		return nil, err
 	}

@@ -10,18 +10,18 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/signature"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // readHead reads the stream's head. there says whether there is such a file.
 func (s *subject) readHead() (heads [2]*manifest.Head, there bool) {
-	file, err := open(filepath.Join(s.dir, manifest.HeadName))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, manifest.HeadName))
 	if errors.Is(err, fs.ErrNotExist) {
 		return heads, false
 	}
@@ -103,7 +103,7 @@ func headPoints(heads [2]*manifest.Head, h *history) (list []point) {
 // judgeCounters holds the file of counters of a closed stream against what its writer has signed.
 func (s *subject) judgeCounters(folded uint64, size int) {
 	const name = "folded"
-	file, err := open(filepath.Join(s.dir, name))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, name))
 	if err != nil {
 		s.add(Finding{Severity: Fault, Code: CountersChanged, File: name, Message: err.Error()})
 		return
@@ -115,16 +115,4 @@ func (s *subject) judgeCounters(folded uint64, size int) {
 	if err != nil || !bytes.Equal(got, want) {
 		s.add(Finding{Severity: Fault, Code: CountersChanged, File: name, Message: fmt.Sprintf("it does not say that %d denials are in no record", folded)})
 	}
-}
-
-// open opens a file of a stream's directory, and nothing but a regular file.
-func open(path string) (*os.File, error) {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: not a regular file", path)
-	}
-	return os.Open(path)
 }

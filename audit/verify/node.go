@@ -16,6 +16,7 @@ import (
 	"metsuke.dev/metsuke/audit/ledger"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // Ledger is what was found of a node's ledger.
@@ -99,7 +100,7 @@ func Node(root string, keys signature.Ring, match func(stream.Stream) bool, emit
 // readLedger reads the ledger in root, if there is one.
 func readLedger(root string, keys signature.Ring) (*book, error) {
 	b := &book{streams: map[string]*told{}, removed: map[string]uint64{}}
-	file, err := open(filepath.Join(root, ledger.Name))
+	file, err := fsys.OpenRegular(filepath.Join(root, ledger.Name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return b, nil
 	}

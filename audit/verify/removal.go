@@ -14,6 +14,7 @@ import (
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // span is the numbers of segments that were removed on purpose, one after the other.
@@ -26,7 +27,7 @@ func (h *history) isRemoved(number int) bool {
 
 // readRemovals reads what retention says that it has removed. It is to be read after the segments were listed: the line is written first.
 func (s *subject) readRemovals(h *history) {
-	file, err := open(filepath.Join(s.dir, manifest.RemovalsName))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, manifest.RemovalsName))
 	if errors.Is(err, fs.ErrNotExist) || len(s.keys) == 0 || h.lines == 0 {
 		return
 	}

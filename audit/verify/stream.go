@@ -14,6 +14,7 @@ import (
 	"metsuke.dev/metsuke/audit/manifest"
 	"metsuke.dev/metsuke/audit/signature"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // State says what became of a stream's last writer.
@@ -115,7 +116,7 @@ func (s *Stream) mayPass() bool {
 // wentOn tells whether a writer has signed the stream anew since the head was read: then what stands behind the place where it was closed is
 // that writer's.
 func (s *subject) wentOn(h *history) bool {
-	file, err := open(filepath.Join(s.dir, manifest.HeadName))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, manifest.HeadName))
 	if err != nil {
 		return false
 	}
@@ -127,7 +128,7 @@ func (s *subject) wentOn(h *history) bool {
 
 // newestHead is the newest head as it is now, whoever has signed it; zero if there is none.
 func (s *subject) newestHead() manifest.Head {
-	file, err := open(filepath.Join(s.dir, manifest.HeadName))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, manifest.HeadName))
 	if err != nil {
 		return manifest.Head{}
 	}
@@ -170,7 +171,7 @@ func (s *subject) run() (*Stream, error) {
 // readManifest reads the manifest, if there is one, and holds the head and the ledger against it. The history is empty if nothing is signed.
 func (s *subject) readManifest(heads [2]*manifest.Head, headThere bool) (*history, error) {
 	none := &history{}
-	file, err := open(filepath.Join(s.dir, manifest.Name))
+	file, err := fsys.OpenRegular(filepath.Join(s.dir, manifest.Name))
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && headThere:
 		s.add(Finding{Severity: Fault, Code: ManifestMissing, File: manifest.Name, Message: "the stream has a head and no manifest"})

@@ -21,6 +21,7 @@ import (
 	"metsuke.dev/metsuke/audit/segment"
 	"metsuke.dev/metsuke/audit/segment/seekable"
 	"metsuke.dev/metsuke/audit/stream"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // walk goes through the records of a stream in their order, beside the lines of its manifest.
@@ -54,7 +55,7 @@ func (w *walk) run(segments []stream.Segment) error {
 		buffers.Put(w.in)
 	}()
 	if w.history.lines > 0 {
-		file, err := open(filepath.Join(w.dir, manifest.Name))
+		file, err := fsys.OpenRegular(filepath.Join(w.dir, manifest.Name))
 		if err != nil {
 			return err
 		}

@@ -17,6 +17,7 @@ import (
 	"metsuke.dev/metsuke/audit/journal"
 	"metsuke.dev/metsuke/audit/shipper/config"
 	"metsuke.dev/metsuke/audit/sink"
+	"metsuke.dev/metsuke/internal/fsys"
 )
 
 // File implements sink.Sink. Lines are confirmed when they are on the disk.
@@ -112,7 +113,7 @@ func (f *File) begin(file *os.File) error {
 			return err
 		}
 	}
-	return syncDir(filepath.Dir(f.config.Path))
+	return fsys.SyncDir(filepath.Dir(f.config.Path))
 }
 
 func (f *File) isCurrent() bool {
@@ -141,14 +142,6 @@ func (f *File) rotate() error {
 		}
 	}
 	return errors.Join(err, os.Rename(f.config.Path, name(1)))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // Check implements sink.Sink: it makes the file, if it is not there. It cuts nothing: another process may be in the middle of a line.
