@@ -27,8 +27,8 @@ import (
 const bootName = "boot"
 
 // CloseAllAbandoned closes all streams below root that a writer had when the node went down and that none has opened since, once in each boot
-// of the node, and returns their directories. Later calls do nothing, nor do those beside the first one. What cannot be closed is in the error, and is not tried again in this
-// boot: the next writer of such a stream reports what it finds.
+// of the node, and returns their directories. Later calls do nothing, nor do those beside the first one. What cannot be closed is in the error,
+// and is not tried again in this boot: the next writer of such a stream reports what it finds.
 func CloseAllAbandoned(root string, key *signature.Key) (closed []string, err error) {
 	return closeAllAbandoned(root, Options{Key: key, LockWait: -1})
 }

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenRegular opens a regular file for reading. It does not follow a link in the path's last element, and does not block on a pipe (open(2), O_NOFOLLOW,
-// O_NONBLOCK); what is no regular file is an error. The error wraps fs.ErrNotExist if there is none.
+// OpenRegular opens a regular file for reading. It does not follow a link in the path's last element, and does not block on a pipe (open(2),
+// O_NOFOLLOW, O_NONBLOCK); what is no regular file is an error. The error wraps fs.ErrNotExist if there is none.
 func OpenRegular(path string) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
